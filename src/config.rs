@@ -1,0 +1,189 @@
+//! What a node is told: the settings of the core with their defaults, checked once so that the rest can trust them.
+//!
+//! Only what the state machines need. Addresses to bind, files and sockets belong to the driver, see `cli.rs`.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::average::Average;
+use crate::identity::{Domain, NodeId};
+use crate::time::{Skew, Span};
+
+/// Whether a node polls or answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Polls, averages and corrects.
+    Master,
+    /// Answers and is corrected.
+    Slave,
+}
+
+/// How a clock may be corrected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CorrectionPolicy {
+    /// A slew never changes the clock's rate by more than this. Positive.
+    pub max_slew: Skew,
+    /// After the first correction, one up to this is always slewed.
+    pub step_threshold: Span,
+    /// After the first correction, one above `step_threshold` may step; otherwise it is slewed too.
+    pub allow_step: bool,
+    /// A larger correction is refused. `None`: the first may be of any size, later ones up to
+    /// [`CorrectionPolicy::LATER_LIMIT`].
+    pub max_correction: Option<Span>,
+}
+
+impl CorrectionPolicy {
+    /// What a running clock is never corrected by unless the operator says so: 1000 s, the limit at which ntpd
+    /// gives up. At 500 ppm it would take 23 days to slew, so that something else must be wrong.
+    pub const LATER_LIMIT: Span = Span::from_secs(1_000);
+}
+
+impl Default for CorrectionPolicy {
+    fn default() -> Self {
+        Self {
+            max_slew: Skew::from_ppm(500),
+            step_threshold: Span::from_millis(128),
+            allow_step: false,
+            max_correction: None,
+        }
+    }
+}
+
+/// The settings of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeConfig {
+    /// Its number. Not zero.
+    pub node_id: NodeId,
+    /// Its ensemble.
+    pub domain: Domain,
+    /// Master or slave.
+    pub role: Role,
+    /// Its place in the standby order.
+    pub priority: i32,
+    /// It has a time source of its own, so that it alone is averaged (with other references).
+    pub is_reference: bool,
+    /// Where frames of the whole ensemble go; `None` when there are only peers.
+    pub group: Option<SocketAddr>,
+    /// Unicast partners. When there are any, nobody else is heard.
+    pub peers: Vec<SocketAddr>,
+    /// Time between rounds. Positive.
+    pub interval: Span,
+    /// The shortest time between rounds, used while the group settles. Positive, at most `interval`.
+    pub min_interval: Span,
+    /// How the offsets are averaged.
+    pub average: Average,
+    /// How close clocks must be to count as agreeing. Positive.
+    pub gamma: Span,
+    /// How this node's clock may be corrected.
+    pub policy: CorrectionPolicy,
+    /// How many slaves a master takes.
+    pub max_slaves: usize,
+}
+
+impl NodeConfig {
+    /// The settings of a node that was told nothing but its number and role.
+    pub fn new(node_id: NodeId, role: Role) -> Self {
+        Self {
+            node_id,
+            domain: Domain::new(0),
+            role,
+            priority: 0,
+            is_reference: false,
+            group: None,
+            peers: Vec::new(),
+            interval: Span::from_secs(1),
+            min_interval: Span::from_millis(125),
+            average: Average::FaultTolerant,
+            gamma: Span::from_millis(20),
+            policy: CorrectionPolicy::default(),
+            max_slaves: 16_384,
+        }
+    }
+
+    /// Checks what a type cannot say.
+    ///
+    /// # Errors
+    /// The first setting that contradicts another or the protocol.
+    pub fn validated(self) -> Result<Self, ConfigError> {
+        let fault = |setting: &'static str, fault: &'static str| Err(ConfigError { setting, fault });
+        if self.node_id.get() == 0 {
+            return fault("node-id", "must not be 0");
+        }
+        if self.interval < Self::SHORTEST_INTERVAL || self.interval > Self::LONGEST_INTERVAL {
+            return fault("interval", "must lie between 62.5ms and 64s");
+        }
+        if self.min_interval < Self::SHORTEST_INTERVAL {
+            return fault("min-interval", "must be at least 62.5ms");
+        }
+        if self.min_interval > self.interval {
+            return fault("min-interval", "must not be longer than interval");
+        }
+        if self.gamma <= Span::ZERO {
+            return fault("gamma", "must be positive");
+        }
+        if self.policy.max_slew <= Skew::ZERO || self.policy.max_slew > Skew::MAX {
+            return fault("max-slew", "must lie between 0 and 100000 ppm");
+        }
+        if self.policy.step_threshold < Span::ZERO {
+            return fault("step-threshold", "must not be negative");
+        }
+        if self.policy.max_correction.is_some_and(|limit| limit <= Span::ZERO) {
+            return fault("max-correction", "must be positive");
+        }
+        if self.max_slaves == 0 {
+            return fault("max-slaves", "must be at least 1");
+        }
+        if self.group.is_none() && self.peers.is_empty() {
+            return fault("peer", "needs at least one when there is no group");
+        }
+        Ok(self)
+    }
+
+    /// More than 16 rounds a second measure the scheduler, not the clocks.
+    pub const SHORTEST_INTERVAL: Span = Span::from_micros(62_500);
+    /// Between rounds this far apart an ordinary oscillator wanders by more than its neighbours measure.
+    pub const LONGEST_INTERVAL: Span = Span::from_secs(64);
+}
+
+/// A setting that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The setting, as on the command line without its dashes.
+    pub setting: &'static str,
+    /// What is wrong with it.
+    pub fault: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.setting, self.fault)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_with_a_group_and_contradictions_are_named() {
+        let group = "239.255.5.25:5525".parse().ok();
+        let base = NodeConfig { group, ..NodeConfig::new(NodeId::new(1), Role::Slave) };
+        assert_eq!(base.clone().validated(), Ok(base.clone()));
+        let faults: [(&str, NodeConfig); 6] = [
+            ("node-id", NodeConfig { node_id: NodeId::new(0), ..base.clone() }),
+            ("interval", NodeConfig { interval: Span::from_secs(65), ..base.clone() }),
+            ("min-interval", NodeConfig { min_interval: Span::from_secs(2), ..base.clone() }),
+            ("gamma", NodeConfig { gamma: Span::ZERO, ..base.clone() }),
+            ("max-slaves", NodeConfig { max_slaves: 0, ..base.clone() }),
+            ("peer", NodeConfig { group: None, ..base.clone() }),
+        ];
+        for (setting, config) in faults {
+            assert_eq!(config.validated().map_err(|error| error.setting), Err(setting));
+        }
+    }
+}

@@ -81,6 +81,8 @@ pub struct NodeConfig {
     pub policy: CorrectionPolicy,
     /// How many slaves a master takes.
     pub max_slaves: usize,
+    /// For tests and demonstrations: a slave says that its clock is ahead by this much more than it is.
+    pub lie: Span,
 }
 
 impl NodeConfig {
@@ -100,6 +102,7 @@ impl NodeConfig {
             gamma: Span::from_millis(20),
             policy: CorrectionPolicy::default(),
             max_slaves: 16_384,
+            lie: Span::ZERO,
         }
     }
 

@@ -1,0 +1,264 @@
+//! What the roles of a node share: its settings, its clock, what it has to send and to tell.
+//!
+//! A role changes none of this except through here, so that a node can move from one role to another and keep its
+//! clock, its counters and what it knows of terms.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::clock::{Applied, DisciplinedClock};
+use crate::config::NodeConfig;
+use crate::counters::{Counters, DropReason};
+use crate::identity::{Incarnation, NodeId, Round, Term};
+use crate::protocol::{Acknowledgement, Entry, Request};
+use crate::time::{LocalTime, Span};
+
+/// A master never lets this much time pass without announcing itself; slaves lose it after [`SILENCE`].
+pub const HEARTBEAT: Span = Span::from_millis(250);
+/// A master that is not heard for this long is lost: four heartbeats, so that one lost datagram, or two, mean nothing.
+pub const SILENCE: Span = Span::from_secs(1);
+
+/// A frame that waits to be sent. What depends on the instant of sending is filled in when it is handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Ask a slave; its t1 is the instant of sending.
+    Request {
+        /// Where to.
+        to: SocketAddr,
+        /// Whom.
+        node: NodeId,
+    },
+    /// Answer a master; t3 and all that the clock says are of the instant of sending.
+    Response {
+        /// Where to.
+        to: SocketAddr,
+        /// The request that is answered.
+        request: Request,
+        /// When it arrived.
+        t2: LocalTime,
+        /// Its round.
+        round: Round,
+    },
+    /// Correct one slave, or those that hear the group.
+    Correction {
+        /// Where to.
+        to: SocketAddr,
+        /// Its round.
+        round: Round,
+        /// Not more than fit a frame.
+        entries: Vec<Entry>,
+    },
+    /// Acknowledge a correction.
+    Acknowledgement {
+        /// Where to.
+        to: SocketAddr,
+        /// The correction's round.
+        round: Round,
+        /// What is acknowledged.
+        acknowledgement: Acknowledgement,
+    },
+    /// Look for a master.
+    Join {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Stop.
+    Leave {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Say that the master is there.
+    Announce {
+        /// Where to.
+        to: SocketAddr,
+    },
+}
+
+/// Something worth telling an operator or a test. The driver logs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Slave: follows this master from now on.
+    Following {
+        /// The master.
+        master: NodeId,
+        /// Where it is.
+        address: SocketAddr,
+        /// Its mastership.
+        term: Term,
+    },
+    /// Slave: the master fell silent, or said that it stops; the clock goes on as it is.
+    MasterLost {
+        /// The master.
+        master: NodeId,
+        /// True when it said so itself.
+        resigned: bool,
+    },
+    /// Master: took this term.
+    TermTaken {
+        /// The new term.
+        term: Term,
+    },
+    /// Master: a slave is polled from now on.
+    Joined {
+        /// The slave.
+        node: NodeId,
+        /// Where it is.
+        address: SocketAddr,
+    },
+    /// Master: a slave is no longer polled.
+    Left {
+        /// The slave.
+        node: NodeId,
+        /// True when it said so itself, false when it was silent for too long.
+        resigned: bool,
+    },
+    /// Master: a slave does not answer any more.
+    Silent {
+        /// The slave.
+        node: NodeId,
+    },
+    /// Master: a silent slave answers again.
+    Returned {
+        /// The slave.
+        node: NodeId,
+    },
+    /// Master: a slave's clock is averaged from now on, or no more.
+    Standing {
+        /// The slave.
+        node: NodeId,
+        /// Why it is left out; `None` when it counts.
+        left_out: Option<&'static str>,
+    },
+    /// Master: a slave's local clock has jumped; its samples were thrown away.
+    LocalClockJumped {
+        /// The slave.
+        node: NodeId,
+    },
+    /// Master: a slave refused its correction because it is larger than the slave allows.
+    RefusedBySlave {
+        /// The slave.
+        node: NodeId,
+        /// The correction.
+        correction: Span,
+    },
+    /// Two processes use one node number.
+    DuplicateNodeId {
+        /// The number.
+        node: NodeId,
+        /// Where the other one is.
+        address: SocketAddr,
+    },
+    /// Master: another node announces itself as master of the same ensemble.
+    OtherMaster {
+        /// Its number.
+        node: NodeId,
+        /// Where it is.
+        address: SocketAddr,
+    },
+    /// Master: there is no room for another slave.
+    TableFull {
+        /// Who was turned away.
+        address: SocketAddr,
+    },
+    /// This node's clock was corrected.
+    Corrected {
+        /// In which round.
+        round: Round,
+        /// How.
+        applied: Applied,
+    },
+    /// This node refused a correction.
+    Refused {
+        /// The correction.
+        correction: Span,
+        /// What is allowed.
+        limit: Span,
+    },
+    /// A round ended (master).
+    Averaged {
+        /// Which.
+        round: Round,
+        /// How many clocks were averaged.
+        counted: usize,
+        /// How many were read, the master's own included.
+        read: usize,
+        /// What the master's own clock was corrected by.
+        correction: Span,
+    },
+    /// A datagram was dropped.
+    Dropped {
+        /// Why.
+        reason: DropReason,
+        /// Whose it was.
+        from: SocketAddr,
+    },
+}
+
+/// What the roles of one node share.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings.
+    pub config: NodeConfig,
+    /// This life of the node.
+    pub incarnation: Incarnation,
+    /// The clock it keeps.
+    pub clock: DisciplinedClock,
+    /// What it counts.
+    pub counters: Counters,
+    /// The last correction of its clock.
+    pub last_correction: Span,
+    outgoing: VecDeque<Outgoing>,
+    events: VecDeque<Event>,
+}
+
+impl Context {
+    /// A node's shared part at its start.
+    pub fn new(config: NodeConfig, incarnation: Incarnation, clock: DisciplinedClock) -> Self {
+        Self {
+            config,
+            incarnation,
+            clock,
+            counters: Counters::default(),
+            last_correction: Span::ZERO,
+            outgoing: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Queues a frame. The queue is emptied after every input, so that it holds no more than one input can cause:
+    /// a few frames for each member.
+    pub fn send(&mut self, outgoing: Outgoing) {
+        self.outgoing.push_back(outgoing);
+    }
+
+    /// The next frame to be sent.
+    pub fn next_outgoing(&mut self) -> Option<Outgoing> {
+        self.outgoing.pop_front()
+    }
+
+    /// Tells something.
+    pub fn tell(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// The next thing to be told.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Counts a dropped datagram and tells of it.
+    pub fn drop_datagram(&mut self, reason: DropReason, from: SocketAddr) {
+        self.counters.count_dropped(reason);
+        self.tell(Event::Dropped { reason, from });
+    }
+
+    /// Where frames for the whole ensemble go: the group, if there is one, and every configured peer.
+    pub fn everybody(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.config.group.into_iter().chain(self.config.peers.iter().copied())
+    }
+
+    /// True when the clock has been corrected and is known well enough to claim agreement: within γ.
+    pub fn is_synchronised(&self, now: LocalTime) -> bool {
+        self.clock.error_bound(now) <= self.config.gamma
+    }
+}

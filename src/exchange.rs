@@ -1,0 +1,97 @@
+//! One exchange of Cristian's method: four stamps to an offset and a delay. The only file where the stamps of
+//! two nodes meet.
+//!
+//! ```text
+//!          t2 ── t3            slave's local clock
+//!         ╱        ╲
+//!        ╱ request  ╲ response
+//!       ╱            ╲
+//!     t1              t4       master's local clock
+//! ```
+//!
+//! Source: Cristian, "Probabilistic clock synchronization", 1989, in the symmetric form of RFC 5905, section 8.
+
+use crate::time::{LocalTime, Offset, Span};
+
+/// The four stamps of a request and its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// The master sent the request; on the master's local clock.
+    pub t1: LocalTime,
+    /// The request arrived; on the slave's local clock.
+    pub t2: LocalTime,
+    /// The slave sent the response; on the slave's local clock.
+    pub t3: LocalTime,
+    /// The response arrived; on the master's local clock.
+    pub t4: LocalTime,
+}
+
+/// What an exchange says about the slave's local clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The middle of the exchange, on the master's local clock.
+    pub at: LocalTime,
+    /// Slave's local clock minus master's.
+    pub offset: Offset,
+    /// Round-trip time without the slave's turnaround. Not negative. The true offset lies within half of it.
+    pub delay: Span,
+}
+
+impl Exchange {
+    /// Offset and delay of this exchange; `None` when the stamps contradict each other (an answer before its
+    /// question, a turnaround longer than the whole exchange).
+    ///
+    /// Assumes that both ways took equally long; what they differ by shows up halved in the offset, which is
+    /// why the truth is only known to lie within half the delay.
+    pub fn sample(self) -> Option<Sample> {
+        let turnaround = self.t3 - self.t2;
+        let round_trip = self.t4 - self.t1;
+        let delay = round_trip - turnaround;
+        if !turnaround.is_forward() || !round_trip.is_forward() || !delay.is_forward() {
+            return None;
+        }
+        let there = self.t2.offset_from(self.t1).ahead();
+        let back = self.t3.offset_from(self.t4).ahead();
+        Some(Sample { at: self.t1 + round_trip.part(2), offset: Offset::new((there + back).half()), delay })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(t1: i64, t2: i64, t3: i64, t4: i64) -> Exchange {
+        let [t1, t2, t3, t4] = [t1, t2, t3, t4].map(LocalTime::from_nanos);
+        Exchange { t1, t2, t3, t4 }
+    }
+
+    #[test]
+    fn a_slave_that_is_ahead_has_a_positive_offset() {
+        // The slave is 1000 ahead; 50 there, 30 turnaround, 50 back.
+        let sample = exchange(100, 1150, 1180, 230).sample();
+        let expected = Sample {
+            at: LocalTime::from_nanos(165),
+            offset: Offset::new(Span::from_nanos(1000)),
+            delay: Span::from_nanos(100),
+        };
+        assert_eq!(sample, Some(expected));
+    }
+
+    #[test]
+    fn the_truth_lies_within_half_the_delay_whatever_the_asymmetry() {
+        for there in [0, 10, 99, 100] {
+            let back = 100 - there;
+            let sample = exchange(0, there + 500, there + 500, there + back).sample();
+            let error = sample.map(|sample| sample.offset.distance(Offset::new(Span::from_nanos(500))));
+            assert!(error.is_some_and(|error| error <= Span::from_nanos(50)), "{there} there: {error:?}");
+        }
+    }
+
+    #[test]
+    fn stamps_that_contradict_each_other_are_no_sample() {
+        assert_eq!(exchange(0, 10, 5, 20).sample(), None, "answered before it was asked");
+        assert_eq!(exchange(0, 10, 40, 20).sample(), None, "turnaround longer than the exchange");
+        assert_eq!(exchange(20, 10, 10, 0).sample(), None, "arrived before it was sent");
+        assert_eq!(exchange(0, i64::MAX, i64::MIN, 20).sample(), None);
+    }
+}

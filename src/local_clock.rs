@@ -1,0 +1,140 @@
+//! The driver's clocks: the free-running oscillator that stamps are taken on, and a look at the system's clock beside it.
+//!
+//! The only file that reads a clock; everything else is told the time. The oscillator is `CLOCK_MONOTONIC_RAW`, which
+//! nobody adjusts, neither we nor another time daemon. It stands still while the machine is suspended.
+
+use std::io;
+
+use nix::sys::time::TimeValLike;
+use nix::time::ClockId;
+
+use crate::time::{LocalTime, Skew, Span, Time};
+
+/// The node's free-running clock, with a made-up oscillator error if one was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalClock {
+    started: LocalTime,
+    drift: Skew,
+}
+
+/// The local and the system's clock at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The free-running clock.
+    pub local: LocalTime,
+    /// `CLOCK_REALTIME`.
+    pub system: Time,
+    /// The two were read at most this far apart. Not negative; some 50 ns on an idle machine.
+    pub uncertainty: Span,
+}
+
+/// How often [`LocalClock::pair`] looks. An interrupt between two of the reads costs microseconds, but it rarely comes
+/// twice in a row; and all the looks together take less than a microsecond.
+const PAIR_ATTEMPTS: usize = 5;
+
+impl LocalClock {
+    /// A clock that shows the oscillator's reading now and from then on runs fast by `inject_drift` (slow when negative),
+    /// as if the oscillator were that wrong. The drift is cut to [`Skew::MAX`].
+    ///
+    /// # Errors
+    /// The system has no such clock.
+    pub fn new(inject_drift: Skew) -> io::Result<Self> {
+        ClockId::CLOCK_REALTIME.now()?;
+        let started = LocalTime::from_nanos(ClockId::CLOCK_MONOTONIC_RAW.now()?.num_nanoseconds());
+        Ok(Self { started, drift: inject_drift.clamped(Skew::MAX) })
+    }
+
+    /// The local time. Never less than it was before.
+    pub fn now(&self) -> LocalTime {
+        self.at(raw())
+    }
+
+    /// Both clocks at one instant: the system's, read between two reads of the local one; the tightest of a few attempts.
+    pub fn pair(&self) -> Pair {
+        let mut before = raw();
+        let mut tightest: Option<Pair> = None;
+        for _ in 0..PAIR_ATTEMPTS {
+            let system = Time::from_nanos(read(ClockId::CLOCK_REALTIME));
+            let after = raw();
+            let uncertainty = (after - before).half();
+            if tightest.is_none_or(|pair| uncertainty < pair.uncertainty) {
+                tightest = Some(Pair { local: self.at(before + uncertainty), system, uncertainty });
+            }
+            before = after;
+        }
+        tightest.unwrap_or(Pair { local: self.now(), system: Time::default(), uncertainty: Span::MAX })
+    }
+
+    /// What this clock shows when the oscillator shows `raw`. Rises with it, because the drift is far below one.
+    fn at(&self, raw: LocalTime) -> LocalTime {
+        raw + self.drift.over(raw - self.started)
+    }
+}
+
+fn raw() -> LocalTime {
+    LocalTime::from_nanos(read(ClockId::CLOCK_MONOTONIC_RAW))
+}
+
+#[expect(clippy::expect_used, reason = "only a clock that does not exist fails, and LocalClock::new has read both")]
+fn read(clock: ClockId) -> i64 {
+    clock.now().expect("a clock that was readable at start").num_nanoseconds()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_runs_backwards() {
+        for drift in [Skew::ZERO, Skew::from_ppm(-100_000), Skew::from_ppm(300)] {
+            let clock = LocalClock::new(drift).unwrap();
+            let mut last = clock.now();
+            for _ in 0..10_000 {
+                let now = clock.now();
+                assert!(now >= last, "{drift}: {now:?} after {last:?}");
+                last = now;
+            }
+        }
+    }
+
+    #[test]
+    fn drift_bends_the_oscillator_and_starts_from_its_reading() {
+        let started = LocalTime::from_nanos(5_000_000_000);
+        for (ppm, shown) in [(0, 1_000_000_000), (100_000, 1_100_000_000), (-50, 999_950_000)] {
+            let clock = LocalClock { started, drift: Skew::from_ppm(ppm) };
+            assert_eq!(clock.at(started), started);
+            assert_eq!(clock.at(started + Span::from_secs(1)) - started, Span::from_nanos(shown));
+        }
+    }
+
+    #[test]
+    fn a_fast_clock_gains_what_its_drift_says() {
+        let clock = LocalClock::new(Skew::from_ppm(100_000)).unwrap();
+        let (outer, first, inner) = (raw(), clock.now(), raw());
+        while raw() - inner < Span::from_millis(2) {}
+        let (inner_end, last, outer_end) = (raw(), clock.now(), raw());
+        // 1.1 times what passed between the reads, which the oscillator brackets; 2 ns for the two roundings.
+        let (shortest, longest) = (inner_end - inner, outer_end - outer);
+        let shown = last - first;
+        assert!(shown + Span::from_nanos(2) >= shortest + shortest.part(10), "{shown} in {shortest}");
+        assert!(shown <= longest + longest.part(10) + Span::from_nanos(2), "{shown} in {longest}");
+    }
+
+    #[test]
+    fn an_absurd_drift_is_cut() {
+        assert_eq!(LocalClock::new(Skew::from_ppm(5_000_000)).unwrap().drift, Skew::MAX);
+        assert_eq!(LocalClock::new(Skew::from_ppm(-5_000_000)).unwrap().drift, Skew::from_ppm(-100_000));
+    }
+
+    #[test]
+    fn a_pair_is_tight_and_lies_between_its_neighbours() {
+        let clock = LocalClock::new(Skew::ZERO).unwrap();
+        let (local, system) = (clock.now(), read(ClockId::CLOCK_REALTIME));
+        let pair = clock.pair();
+        let (local_after, system_after) = (clock.now(), read(ClockId::CLOCK_REALTIME));
+        assert!(local <= pair.local && pair.local <= local_after);
+        assert!(system <= pair.system.as_nanos() && pair.system.as_nanos() <= system_after);
+        // A loaded machine may interrupt an attempt, hardly all of them for so long.
+        assert!(pair.uncertainty.is_forward() && pair.uncertainty < Span::from_millis(1), "{}", pair.uncertainty);
+    }
+}

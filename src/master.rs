@@ -1,0 +1,693 @@
+//! The master's state machine: rounds of poll, average and correct; newcomers; retransmission.
+//!
+//! ```text
+//!             first answer of an unknown node that joined
+//!   Alone ──────────────────────────────────────────────► Founding
+//!                                                             │ every burst is over, or `FOUNDING_PATIENCE`
+//!             every `interval`: poll, average, correct        ▼
+//!          ┌────────────────────────────────────────────  Founded
+//!          └────────────────────────────────────────────────► │
+//! ```
+//!
+//! The steps of the algorithm, each in one function: [`Master::begin_round`] polls, [`Master::on_response`] measures,
+//! [`Master::average`] averages and corrects its own clock, [`Master::deliver`] sends the corrections.
+//!
+//! Before the ensemble is founded all clocks are equal and each has a vote. Once founded, its time goes on whoever
+//! comes: a newcomer is corrected first and has a vote only after it agreed for several rounds.
+//!
+//! Invariants:
+//! - the term never goes down, and the round never within a term;
+//! - the members are at most `max_slaves`, the candidates at most [`CANDIDATES`];
+//! - a node is a member only after it answered a request at its address, so that a forged sender costs one datagram;
+//! - a correction is computed only from answers of the same round (or of the newcomer's burst);
+//! - nothing is sent to a member between rounds but what it did not answer or acknowledge.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::average::{Reading, Standing, Verdict};
+use crate::clock::Correction;
+use crate::context::{Context, Event, HEARTBEAT, Outgoing};
+use crate::counters::DropReason;
+use crate::estimator::Judgement;
+use crate::identity::{Incarnation, NodeId, Round, Term};
+use crate::member::{Asking, BadResponse, Delivery, Measured, Member, Peer, SILENT_ROUNDS, is_plausible};
+use crate::protocol::{
+    Acknowledgement, Announce, Entry, Header, Join, MAX_ENTRIES, Message, Outcome, Request, Response,
+};
+use crate::stamp::Stamp;
+use crate::time::{LocalTime, Offset, Skew, Span};
+use crate::timers::Timers;
+
+/// Between the requests of a newcomer's burst: eight of them take 140 ms, and a queue empties in between.
+const BURST_PAUSE: Span = Span::from_millis(20);
+/// Between the requests to one member and the next, so that their answers do not queue behind each other.
+const PACE: Span = Span::from_micros(300);
+/// A round asks everybody within this part of its interval, however many there are.
+const ASKING_PART: i64 = 4;
+/// A round waits for answers no longer than this part of its interval.
+const COLLECTING_PART: i64 = 2;
+/// How often a member is asked in one round, and how often a correction is sent.
+const ATTEMPTS: u32 = 4;
+/// The founders' bursts may take this long, from the first answer of the first of them. Longer would keep those who
+/// are there waiting for those who trickle in.
+const FOUNDING_PATIENCE: Span = Span::from_millis(400);
+/// Nodes that joined and have not answered yet.
+const CANDIDATES: usize = 256;
+/// A candidate that has not answered for so long makes room for another.
+const CANDIDATE_PATIENCE: Span = Span::from_secs(2);
+/// A member that has been silent for so long is forgotten.
+const MEMBER_PATIENCE: Span = Span::from_secs(600);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Say that we are there.
+    Announce,
+    /// Begin the next round.
+    Round,
+    /// End the waiting for answers.
+    Average,
+    /// Ask a member, or ask it again.
+    Ask(NodeId),
+    /// A correction has not been acknowledged.
+    Repeat(NodeId),
+}
+
+/// A node that joined and has been asked once, to see whether it is where it says.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    peer: Peer,
+    since: LocalTime,
+    t1: Option<LocalTime>,
+}
+
+/// How far the ensemble has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has answered yet.
+    Alone,
+    /// The first bursts are under way.
+    Founding,
+    /// Its time goes on.
+    Founded,
+}
+
+/// The master role of a node.
+#[derive(Debug)]
+pub struct Master {
+    term: Term,
+    round: Round,
+    stage: Stage,
+    members: BTreeMap<NodeId, Member>,
+    candidates: BTreeMap<SocketAddr, Candidate>,
+    timers: Timers<Timer>,
+    /// Time to the next round: short while the group settles, then the configured interval.
+    pause: Span,
+    /// The last t1 that was handed out; every transmission carries another.
+    last_t1: LocalTime,
+}
+
+impl Master {
+    /// A master of the first term that announces itself at once.
+    pub fn new(context: &mut Context, now: LocalTime) -> Self {
+        let mut master = Self {
+            term: Term::default(),
+            round: Round::default(),
+            stage: Stage::Alone,
+            members: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            timers: Timers::default(),
+            pause: context.config.min_interval,
+            last_t1: LocalTime::default(),
+        };
+        master.take_term(context, Term::default(), now);
+        master
+    }
+
+    /// Its mastership.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The round that was begun last.
+    pub fn round(&self) -> Round {
+        self.round
+    }
+
+    /// The slaves, by number.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// When the next timer is due.
+    pub fn next_timeout(&self) -> Option<LocalTime> {
+        self.timers.next()
+    }
+
+    /// What it says of itself.
+    pub fn announce(&self, context: &Context) -> Announce {
+        Announce { interval: context.config.interval, priority: context.config.priority }
+    }
+
+    /// The request of this instant to a node at `to`, and its t1 to wait for.
+    pub fn request(&mut self, to: SocketAddr, node: NodeId, now: LocalTime) -> Request {
+        let t1 = now.max(self.last_t1 + Span::from_nanos(1));
+        self.last_t1 = t1;
+        match self.members.get_mut(&node).filter(|member| member.peer.address == to) {
+            Some(member) => member.request_sent(t1),
+            None => {
+                if let Some(candidate) = self.candidates.get_mut(&to) {
+                    candidate.t1 = Some(t1);
+                }
+            }
+        }
+        Request { t1 }
+    }
+
+    /// Takes in one legal frame of this domain from somebody else.
+    pub fn handle(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        stamp: Stamp,
+        now: LocalTime,
+        header: &Header,
+        message: &Message<'_>,
+    ) {
+        match message {
+            Message::Response(response) => self.on_response(context, from, stamp, now, header, response),
+            Message::Acknowledgement(acknowledgement) => {
+                self.on_acknowledgement(context, from, now, header, acknowledgement);
+            }
+            Message::Join(join) => self.on_join(context, from, now, header, join),
+            Message::Leave => self.on_leave(context, from, header),
+            Message::Announce(_) => {
+                context.drop_datagram(DropReason::WrongRole, from);
+                context.tell(Event::OtherMaster { node: header.sender, address: from });
+            }
+            Message::Request(_) | Message::Correction(_) => context.drop_datagram(DropReason::WrongRole, from),
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, context: &mut Context, now: LocalTime) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Announce => self.send_announce(context, now),
+                Timer::Round => self.begin_round(context, now),
+                Timer::Average => self.average(context, now),
+                Timer::Ask(node) => self.ask(context, node, now),
+                Timer::Repeat(node) => self.repeat(context, node, now),
+            }
+        }
+    }
+
+    /// Says goodbye: the mastership ends.
+    pub fn handle_shutdown(&mut self, context: &mut Context) {
+        for to in self.audience(context) {
+            context.send(Outgoing::Leave { to });
+        }
+    }
+
+    /// Takes the term above `known` and its own, starts its rounds afresh, and says so.
+    fn take_term(&mut self, context: &mut Context, known: Term, now: LocalTime) {
+        self.term = known.max(self.term).next();
+        self.round = Round::default();
+        for member in self.members.values_mut() {
+            member.delivery = None;
+            self.timers.cancel(Timer::Repeat(member.peer.node));
+        }
+        context.tell(Event::TermTaken { term: self.term });
+        self.send_announce(context, now);
+    }
+
+    /// Whoever must hear that the master is there, or that it goes: the group, the configured peers, and those
+    /// members that neither reaches.
+    fn audience(&self, context: &Context) -> Vec<SocketAddr> {
+        let unreached = self
+            .members
+            .values()
+            .filter(|member| !member.peer.hears_group && !context.config.peers.contains(&member.peer.address))
+            .map(|member| member.peer.address);
+        context.everybody().chain(unreached).collect()
+    }
+
+    fn send_announce(&mut self, context: &mut Context, now: LocalTime) {
+        for to in self.audience(context) {
+            context.send(Outgoing::Announce { to });
+        }
+        self.timers.set(Timer::Announce, now + HEARTBEAT);
+    }
+
+    // ---- who takes part -------------------------------------------------------------------------------------------
+
+    /// A node looks for a master. It is asked once, where it says it is; its answer makes it a member.
+    fn on_join(&mut self, context: &mut Context, from: SocketAddr, now: LocalTime, header: &Header, join: &Join) {
+        let is_ours = join.master == Some((context.config.node_id, context.incarnation));
+        if header.term > self.term || (header.term == self.term && !is_ours) {
+            self.take_term(context, header.term, now);
+        }
+        let peer = Peer::new(header.sender, header.incarnation, from, join, context.config.group.is_some());
+        match self.members.get_mut(&header.sender) {
+            Some(member) if (member.peer.incarnation, member.peer.address) == (peer.incarnation, from) => {
+                // It is a member and does not know: it lost us, or we are slow to ask.
+                member.peer = peer;
+                if member.asking == Asking::Done {
+                    context.send(Outgoing::Request { to: from, node: peer.node });
+                }
+                return;
+            }
+            Some(member)
+                if member.peer.address != from && now - member.last_heard < context.config.interval.times(2) =>
+            {
+                // Its number belongs to a node that answers from elsewhere.
+                context.drop_datagram(DropReason::DuplicateNodeId, from);
+                context.tell(Event::DuplicateNodeId { node: header.sender, address: from });
+                return;
+            }
+            Some(_) => {}
+            None => {
+                if self.members.len() >= context.config.max_slaves {
+                    context.drop_datagram(DropReason::TableFull, from);
+                    context.tell(Event::TableFull { address: from });
+                    return;
+                }
+            }
+        }
+        if self.candidates.len() >= CANDIDATES && !self.candidates.contains_key(&from) {
+            self.candidates.retain(|_, candidate| now - candidate.since < CANDIDATE_PATIENCE);
+            if self.candidates.len() >= CANDIDATES {
+                context.drop_datagram(DropReason::TableFull, from);
+                return;
+            }
+        }
+        self.candidates.insert(from, Candidate { peer, since: now, t1: None });
+        context.send(Outgoing::Request { to: from, node: peer.node });
+    }
+
+    /// A candidate answered: it is where it says it is. A former life of it is forgotten, and its burst begins.
+    fn admit(&mut self, context: &mut Context, peer: Peer, t1: LocalTime, now: LocalTime) {
+        let mut member = Member::new(peer, now);
+        member.request_sent(t1);
+        self.timers.cancel(Timer::Repeat(peer.node));
+        self.timers.set(Timer::Ask(peer.node), now + BURST_PAUSE);
+        self.members.insert(peer.node, member);
+        context.tell(Event::Joined { node: peer.node, address: peer.address });
+        if self.stage == Stage::Alone {
+            self.stage = Stage::Founding;
+            self.timers.set(Timer::Average, now + FOUNDING_PATIENCE);
+        }
+    }
+
+    fn on_leave(&mut self, context: &mut Context, from: SocketAddr, header: &Header) {
+        let is_member = self
+            .members
+            .get(&header.sender)
+            .is_some_and(|member| (member.peer.incarnation, member.peer.address) == (header.incarnation, from));
+        if is_member {
+            self.forget(context, header.sender, true);
+        }
+    }
+
+    fn forget(&mut self, context: &mut Context, node: NodeId, resigned: bool) {
+        self.members.remove(&node);
+        self.timers.cancel(Timer::Ask(node));
+        self.timers.cancel(Timer::Repeat(node));
+        context.tell(Event::Left { node, resigned });
+    }
+
+    // ---- poll -----------------------------------------------------------------------------------------------------
+
+    /// Polls every member, one shortly after the other.
+    fn begin_round(&mut self, context: &mut Context, now: LocalTime) {
+        self.timers.set(Timer::Round, now + self.pause);
+        if self.stage != Stage::Founded || self.members.is_empty() {
+            return;
+        }
+        self.round = self.round.next();
+        let lost: Vec<NodeId> = self
+            .members
+            .values()
+            .filter(|member| now - member.last_heard > MEMBER_PATIENCE)
+            .map(|member| member.peer.node)
+            .collect();
+        for node in lost {
+            self.forget(context, node, false);
+        }
+        let count = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
+        let pace = PACE.min(self.pause.part(ASKING_PART).part(count));
+        let mut at = now;
+        for member in self.members.values_mut() {
+            let node = member.peer.node;
+            if matches!(member.asking, Asking::Burst { .. }) {
+                continue;
+            }
+            if member.begin_round() {
+                context.tell(Event::Silent { node });
+            }
+            member.asking = Asking::Waiting { attempts: 0 };
+            self.timers.cancel(Timer::Repeat(node));
+            self.timers.set(Timer::Ask(node), at);
+            at = at + pace;
+        }
+        self.timers.set(Timer::Average, now + self.pause.part(COLLECTING_PART));
+    }
+
+    /// Sends a member its next request, or gives it up for this round.
+    fn ask(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
+        let Some(member) = self.members.get_mut(&node) else {
+            return;
+        };
+        match member.asking {
+            Asking::Burst { left: 0 } => return self.end_burst(context, node, now),
+            Asking::Burst { left } => {
+                let left = left - 1;
+                member.asking = Asking::Burst { left };
+                // The last answer of a burst is waited for as any other.
+                let pause = if left == 0 { member.round_trip.timeout(0) } else { BURST_PAUSE };
+                self.timers.set(Timer::Ask(node), now + pause);
+            }
+            Asking::Waiting { attempts } => {
+                // One attempt is enough for a member that has not answered for several rounds.
+                if attempts >= ATTEMPTS || (attempts > 0 && member.is_silent()) {
+                    member.asking = Asking::Done;
+                    return self.average_when_all_answered(context, now);
+                }
+                member.asking = Asking::Waiting { attempts: attempts + 1 };
+                if attempts > 0 {
+                    member.retransmissions += 1;
+                }
+                self.timers.set(Timer::Ask(node), now + member.round_trip.timeout(attempts));
+            }
+            Asking::Done => return,
+        }
+        context.send(Outgoing::Request { to: member.peer.address, node });
+    }
+
+    // ---- measure --------------------------------------------------------------------------------------------------
+
+    fn on_response(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        stamp: Stamp,
+        now: LocalTime,
+        header: &Header,
+        response: &Response,
+    ) {
+        if let Some(candidate) = self.candidates.get(&from)
+            && (candidate.peer.node, candidate.peer.incarnation) == (header.sender, header.incarnation)
+            && candidate.t1 == Some(response.t1)
+        {
+            let peer = candidate.peer;
+            self.candidates.remove(&from);
+            self.admit(context, peer, response.t1, now);
+        }
+        let Some(member) = self.members.get_mut(&header.sender) else {
+            return context.drop_datagram(DropReason::Stranger, from);
+        };
+        if let Some(reason) = Self::impostor(&member.peer, from, header.incarnation) {
+            return context.drop_datagram(reason, from);
+        }
+        let was_silent = member.is_silent();
+        match member.answered(response, stamp.at) {
+            Err(BadResponse::Unsolicited) => return context.drop_datagram(DropReason::Unsolicited, from),
+            Err(BadResponse::Implausible) => return context.drop_datagram(DropReason::ImplausibleTimes, from),
+            Ok(Judgement::Restarted) => context.tell(Event::LocalClockJumped { node: header.sender }),
+            Ok(Judgement::Kept | Judgement::Suspect) => {}
+        }
+        if was_silent {
+            context.tell(Event::Returned { node: header.sender });
+        }
+        // An answer that names the round of its last correction acknowledges it.
+        if header.term == self.term && member.delivery.is_some_and(|delivery| delivery.round == response.applied_round)
+        {
+            member.delivery = None;
+            self.timers.cancel(Timer::Repeat(header.sender));
+        }
+        if matches!(member.asking, Asking::Waiting { .. }) {
+            member.asking = Asking::Done;
+            self.timers.cancel(Timer::Ask(header.sender));
+            self.average_when_all_answered(context, now);
+        } else if member.asking == (Asking::Burst { left: 0 }) {
+            self.end_burst(context, header.sender, now);
+        }
+    }
+
+    /// Why a frame with a member's number is not that member's.
+    fn impostor(peer: &Peer, from: SocketAddr, incarnation: Incarnation) -> Option<DropReason> {
+        match (peer.incarnation == incarnation, peer.address == from) {
+            (true, true) => None,
+            (false, true) => Some(DropReason::StaleIncarnation),
+            (true, false) => Some(DropReason::Stranger),
+            (false, false) => Some(DropReason::DuplicateNodeId),
+        }
+    }
+
+    // ---- average --------------------------------------------------------------------------------------------------
+
+    /// A newcomer's burst is over: founders wait for each other, a later one is corrected at once.
+    fn end_burst(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
+        self.timers.cancel(Timer::Ask(node));
+        if let Some(member) = self.members.get_mut(&node) {
+            member.asking = Asking::Done;
+        }
+        match self.stage {
+            Stage::Founded => {
+                self.correct_newcomer(context, node, now);
+                self.settle(context, now);
+            }
+            Stage::Founding | Stage::Alone => self.average_when_all_answered(context, now),
+        }
+    }
+
+    /// Does not wait for the deadline when there is nobody left to wait for.
+    fn average_when_all_answered(&mut self, context: &mut Context, now: LocalTime) {
+        let is_founding = self.stage == Stage::Founding;
+        let is_waited_for = |member: &Member| match member.asking {
+            Asking::Done => false,
+            Asking::Waiting { .. } => true,
+            Asking::Burst { .. } => is_founding,
+        };
+        if !self.members.values().any(is_waited_for) {
+            self.average(context, now);
+        }
+    }
+
+    /// Averages the clocks that answered, the master's own among them, corrects the master's and sends the others
+    /// their corrections.
+    fn average(&mut self, context: &mut Context, now: LocalTime) {
+        self.timers.cancel(Timer::Average);
+        let is_founded = self.stage == Stage::Founded;
+        let own = context.clock.target(now);
+        let measured: Vec<(NodeId, Measured)> = self
+            .members
+            .values()
+            .filter(|member| !is_founded || !matches!(member.asking, Asking::Burst { .. }))
+            .filter_map(|member| Some((member.peer.node, member.measured(now, own)?)))
+            .collect();
+        if measured.is_empty() {
+            if !is_founded {
+                self.stage = Stage::Alone;
+            }
+            return;
+        }
+        if !is_founded {
+            self.round = self.round.next();
+        }
+        let mut readings = vec![Reading {
+            offset: Offset::ZERO,
+            error_bound: Span::ZERO,
+            weight: None,
+            standing: match (context.config.is_reference, is_plausible(own)) {
+                (true, _) => Standing::Reference,
+                (false, true) => Standing::Member,
+                (false, false) => Standing::Implausible,
+            },
+        }];
+        readings.extend(measured.iter().filter_map(|(node, measured)| {
+            self.members.get(node).map(|member| member.reading(measured, own, is_founded))
+        }));
+        let Some(ensemble) = context.config.average.of(&readings, context.config.gamma) else {
+            return;
+        };
+        let of_slaves = ensemble.verdicts.iter().skip(1).copied();
+        for ((node, measured), verdict) in measured.iter().zip(of_slaves.clone()) {
+            if let Some(member) = self.members.get_mut(node)
+                && member.judged(measured.offset, ensemble.offset, context.config.gamma, verdict)
+            {
+                context.tell(Event::Standing { node: *node, left_out: member.left_out() });
+            }
+        }
+        let counted = Counted::new(&measured, ensemble.verdicts.first().copied(), of_slaves);
+        let correction = Offset::ZERO.correction(ensemble.offset);
+        let own_correction = Correction {
+            reference: now,
+            amount: correction,
+            rate: counted.rate,
+            error_bound: counted.error_bound,
+            rate_error: counted.rate_error,
+        };
+        match context.clock.correct(own_correction, now) {
+            Err(too_large) => {
+                // Where the master cannot go the others must not be sent.
+                context.counters.count_dropped(DropReason::TooLarge);
+                return context.tell(Event::Refused { correction, limit: too_large.limit });
+            }
+            Ok(applied) => {
+                context.last_correction = correction;
+                context.tell(Event::Averaged {
+                    round: self.round,
+                    counted: counted.clocks,
+                    read: readings.len(),
+                    correction,
+                });
+                context.tell(Event::Corrected { round: self.round, applied });
+            }
+        }
+        let entries = measured
+            .iter()
+            .filter_map(|(node, measured)| self.members.get(node)?.entry(measured, ensemble.offset, counted.rate));
+        let entries: Vec<Entry> = entries.collect();
+        self.deliver(context, &entries, now);
+        if is_founded {
+            self.pause = self.pause.times(2).min(context.config.interval);
+        } else {
+            self.stage = Stage::Founded;
+            self.settle(context, now);
+        }
+    }
+
+    /// Corrects one newcomer between two rounds, to where the ensemble is now. It has no vote yet, so that nothing is
+    /// averaged.
+    fn correct_newcomer(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
+        let own = context.clock.target(now);
+        let entry = self
+            .members
+            .get(&node)
+            .and_then(|member| member.entry(&member.measured(now, own)?, Offset::ZERO, context.clock.rate()));
+        self.deliver(context, entry.as_slice(), now);
+    }
+
+    /// Rounds follow each other quickly for a while: somebody's skew is not known yet.
+    fn settle(&mut self, context: &Context, now: LocalTime) {
+        self.pause = context.config.min_interval;
+        self.timers.hasten(Timer::Round, now + self.pause);
+    }
+
+    // ---- correct --------------------------------------------------------------------------------------------------
+
+    /// Sends corrections: in full frames to those who hear the group, alone to the others, and waits for acknowledgements.
+    fn deliver(&mut self, context: &mut Context, entries: &[Entry], now: LocalTime) {
+        let mut for_group = Vec::new();
+        for entry in entries {
+            let Some(member) = self.members.get_mut(&entry.node) else {
+                continue;
+            };
+            member.delivery = Some(Delivery { round: self.round, entry: *entry, attempts: 1 });
+            self.timers.set(Timer::Repeat(entry.node), now + member.round_trip.timeout(0));
+            match context.config.group {
+                Some(_) if member.peer.hears_group && entries.len() > 1 => for_group.push(*entry),
+                Some(_) | None => context.send(Outgoing::Correction {
+                    to: member.peer.address,
+                    round: self.round,
+                    entries: vec![*entry],
+                }),
+            }
+        }
+        if let Some(to) = context.config.group {
+            for entries in for_group.chunks(MAX_ENTRIES) {
+                context.send(Outgoing::Correction { to, round: self.round, entries: entries.to_vec() });
+            }
+        }
+    }
+
+    /// Sends a correction again that has not been acknowledged, or gives it up: the next round brings a better one.
+    fn repeat(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
+        let Some(member) = self.members.get_mut(&node) else {
+            return;
+        };
+        let Some(delivery) = &mut member.delivery else {
+            return;
+        };
+        if delivery.attempts >= ATTEMPTS {
+            member.delivery = None;
+            return;
+        }
+        let timeout = member.round_trip.timeout(delivery.attempts);
+        delivery.attempts += 1;
+        member.retransmissions += 1;
+        let (round, entry) = (delivery.round, delivery.entry);
+        self.timers.set(Timer::Repeat(node), now + timeout);
+        context.send(Outgoing::Correction { to: member.peer.address, round, entries: vec![entry] });
+    }
+
+    fn on_acknowledgement(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        now: LocalTime,
+        header: &Header,
+        acknowledgement: &Acknowledgement,
+    ) {
+        let Some(member) = self.members.get_mut(&header.sender) else {
+            return context.drop_datagram(DropReason::Stranger, from);
+        };
+        if let Some(reason) = Self::impostor(&member.peer, from, header.incarnation) {
+            return context.drop_datagram(reason, from);
+        }
+        if header.term != self.term {
+            return context.drop_datagram(DropReason::StaleTerm, from);
+        }
+        let Some(delivery) = member.acknowledged(header.round, acknowledgement) else {
+            return context.drop_datagram(DropReason::Unsolicited, from);
+        };
+        member.last_heard = now;
+        self.timers.cancel(Timer::Repeat(header.sender));
+        if acknowledgement.outcome == Outcome::Refused {
+            context.tell(Event::RefusedBySlave { node: header.sender, correction: delivery.entry.correction });
+        }
+    }
+
+    /// How many rounds in a row a member has not answered when it is called silent; for documentation and tests.
+    pub const SILENT_ROUNDS: u32 = SILENT_ROUNDS;
+}
+
+/// What the clocks that were averaged have in common.
+struct Counted {
+    /// How many, the master's own included.
+    clocks: usize,
+    /// The ensemble's rate relative to the master's local clock: the mean of the counted oscillators, the master's own
+    /// (zero) among them. It anchors the ensemble: its time cannot wander off on the noise of its own estimates.
+    rate: Skew,
+    /// How far the average offset can be wrong: the mean of what each of them can.
+    error_bound: Span,
+    /// How far the rate can be wrong.
+    rate_error: Skew,
+}
+
+impl Counted {
+    fn new(measured: &[(NodeId, Measured)], own: Option<Verdict>, of_slaves: impl Iterator<Item = Verdict>) -> Self {
+        let counted = measured.iter().zip(of_slaves).filter(|(_, verdict)| *verdict == Verdict::Counted);
+        let own_clocks = usize::from(own == Some(Verdict::Counted));
+        let sum =
+            counted.fold((own_clocks, 0, Span::ZERO, 0), |(clocks, rate, bound, rate_error), ((_, member), _)| {
+                let estimate = &member.estimate;
+                (
+                    clocks + 1,
+                    rate + estimate.skew.as_ppt(),
+                    bound + estimate.error_bound,
+                    rate_error + estimate.skew_error.as_ppt(),
+                )
+            });
+        let (clocks, rate, bound, rate_error) = sum;
+        // At most 16,384 members within Skew::MAX each: the sums stay far below 2^63.
+        let parts = i64::try_from(clocks.max(1)).unwrap_or(i64::MAX);
+        Self {
+            clocks,
+            rate: Skew::from_ppt(rate / parts),
+            error_bound: bound.part(parts),
+            rate_error: Skew::from_ppt(rate_error / parts),
+        }
+    }
+}

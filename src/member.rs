@@ -1,0 +1,336 @@
+//! What a master knows of one slave: where it is, what it said of its clock, how its oscillator runs, what it owes.
+
+use std::net::SocketAddr;
+
+use crate::average::{Reading, Reason, Standing, Verdict};
+use crate::estimator::{Estimate, Estimator, Judgement};
+use crate::exchange::Exchange;
+use crate::identity::{Incarnation, NodeId, Round};
+use crate::protocol::{Acknowledgement, Entry, Join, Outcome, Response};
+use crate::round_trip::RoundTrip;
+use crate::time::{LocalTime, Offset, Skew, Span, Time, WIRE_LIMIT};
+
+/// Requests in a newcomer's burst: enough that the quickest of them was hardly held up.
+const BURST: u8 = 8;
+/// Requests whose answers are still waited for, the late ones of earlier attempts included.
+const UNANSWERED: usize = 4;
+/// Rounds without an answer after which a member counts as silent.
+pub const SILENT_ROUNDS: u32 = 3;
+/// Rounds in a row within γ after which a newcomer is averaged.
+const PROBATION: u32 = 4;
+/// No honest clock shows an earlier time: 2020 began, long before this program. A machine without a battery-backed
+/// clock starts in 1970 or at its firmware's date.
+const EARLIEST_PLAUSIBLE: Time = Time::from_nanos(1_577_836_800_000_000_000);
+
+/// True when a clock that shows `time` may have been set by somebody.
+pub fn is_plausible(time: Time) -> bool {
+    time >= EARLIEST_PLAUSIBLE
+}
+
+/// Who a slave is and how it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number.
+    pub node: NodeId,
+    /// Its present life.
+    pub incarnation: Incarnation,
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// One frame to the group reaches it.
+    pub hears_group: bool,
+    /// It has a time source of its own.
+    pub is_reference: bool,
+    /// Its place in the standby order.
+    pub priority: i32,
+}
+
+impl Peer {
+    /// The sender of a join, as reached from a master that has a group or not.
+    pub fn new(node: NodeId, incarnation: Incarnation, address: SocketAddr, join: &Join, has_group: bool) -> Self {
+        Self {
+            node,
+            incarnation,
+            address,
+            hears_group: join.hears_group && has_group,
+            is_reference: join.is_reference,
+            priority: join.priority,
+        }
+    }
+}
+
+/// Where the asking of a member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// A newcomer: so many quick requests are still to be sent.
+    Burst {
+        /// Requests still to be sent.
+        left: u8,
+    },
+    /// It is asked in this round, so many times already without an answer.
+    Waiting {
+        /// Requests sent.
+        attempts: u32,
+    },
+    /// It has answered, or was given up, in this round.
+    Done,
+}
+
+/// What a slave last said of its disciplined clock: a line from its local clock to its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Report {
+    /// Where the line was read, on the slave's local clock.
+    reference: LocalTime,
+    /// The target at `reference`.
+    target: Time,
+    /// The target's rate relative to the slave's local clock.
+    rate: Skew,
+    adjustment: u32,
+    error_bound: Span,
+}
+
+impl Report {
+    fn target(&self, local: LocalTime) -> Time {
+        let elapsed = local - self.reference;
+        self.target + elapsed + self.rate.over(elapsed)
+    }
+}
+
+/// A correction that was sent and not acknowledged yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its round.
+    pub round: Round,
+    /// What the slave shall do.
+    pub entry: Entry,
+    /// How many times it was sent.
+    pub attempts: u32,
+}
+
+/// A member's clock at one instant of the master's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// The slave's local clock at that instant.
+    pub local: LocalTime,
+    /// Its disciplined clock's target minus the master's.
+    pub offset: Offset,
+    /// How its local clock runs.
+    pub estimate: Estimate,
+}
+
+/// Why a response was not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadResponse {
+    /// It answers nothing that is waited for.
+    Unsolicited,
+    /// Its stamps contradict each other.
+    Implausible,
+}
+
+/// One slave of a master.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Who and where it is.
+    pub peer: Peer,
+    /// Where the asking stands.
+    pub asking: Asking,
+    /// What it still has to acknowledge.
+    pub delivery: Option<Delivery>,
+    /// How long its answers take.
+    pub round_trip: RoundTrip,
+    /// Requests and corrections that had to be sent again.
+    pub retransmissions: u64,
+    /// When it was heard last.
+    pub last_heard: LocalTime,
+    /// Rounds in a row without an answer.
+    pub missed: u32,
+    /// What the last average made of it; `None` before the first.
+    pub verdict: Option<Verdict>,
+    /// Its offset in that average.
+    pub last_offset: Option<Offset>,
+    /// It has answered since the round began, and the answer made sense.
+    is_fresh: bool,
+    /// Rounds in a row within γ.
+    agreeing: u32,
+    unanswered: Vec<LocalTime>,
+    estimator: Estimator,
+    report: Option<Report>,
+}
+
+impl Member {
+    /// A newcomer, about to be asked in a burst.
+    pub fn new(peer: Peer, now: LocalTime) -> Self {
+        Self {
+            peer,
+            asking: Asking::Burst { left: BURST },
+            delivery: None,
+            round_trip: RoundTrip::default(),
+            retransmissions: 0,
+            last_heard: now,
+            missed: 0,
+            verdict: None,
+            last_offset: None,
+            is_fresh: false,
+            agreeing: 0,
+            unanswered: Vec::with_capacity(UNANSWERED),
+            estimator: Estimator::new(),
+            report: None,
+        }
+    }
+
+    /// A request with this t1 went out.
+    pub fn request_sent(&mut self, t1: LocalTime) {
+        if self.unanswered.len() >= UNANSWERED {
+            self.unanswered.remove(0);
+        }
+        self.unanswered.push(t1);
+    }
+
+    /// A new round begins: it has to answer again, and what it did not acknowledge is stale. Tells whether it has just
+    /// become silent.
+    pub fn begin_round(&mut self) -> bool {
+        self.delivery = None;
+        self.missed = if self.is_fresh { 0 } else { self.missed.saturating_add(1) };
+        self.is_fresh = false;
+        if self.is_silent() {
+            self.agreeing = 0;
+        }
+        self.missed == SILENT_ROUNDS
+    }
+
+    /// True when it has not answered for several rounds.
+    pub fn is_silent(&self) -> bool {
+        self.missed >= SILENT_ROUNDS
+    }
+
+    /// Takes in its answer, which arrived at `t4`. Tells what the estimator made of the sample.
+    ///
+    /// # Errors
+    /// [`BadResponse`], and nothing has changed but that the request is answered.
+    pub fn answered(&mut self, response: &Response, t4: LocalTime) -> Result<Judgement, BadResponse> {
+        let waiting = self.unanswered.iter().position(|t1| *t1 == response.t1).ok_or(BadResponse::Unsolicited)?;
+        self.unanswered.remove(waiting);
+        let exchange = Exchange { t1: response.t1, t2: response.t2, t3: response.t3, t4 };
+        let sample = exchange.sample().ok_or(BadResponse::Implausible)?;
+        self.round_trip.measure(t4 - response.t1);
+        self.last_heard = t4;
+        self.missed = 0;
+        self.peer.is_reference = response.is_reference;
+        self.report = Some(Report {
+            reference: response.t3,
+            target: Time::from_local(response.t3, response.ahead) + response.slew,
+            rate: response.rate,
+            adjustment: response.adjustment,
+            error_bound: response.error_bound,
+        });
+        let judgement = self.estimator.push(sample);
+        match judgement {
+            Judgement::Kept => self.is_fresh = true,
+            Judgement::Suspect => {}
+            Judgement::Restarted => {
+                self.is_fresh = true;
+                self.agreeing = 0;
+            }
+        }
+        Ok(judgement)
+    }
+
+    /// Takes in its acknowledgement of the delivery of `round`, and gives what had been delivered; `None` when nothing
+    /// of that round is waited for.
+    pub fn acknowledged(&mut self, round: Round, acknowledgement: &Acknowledgement) -> Option<Delivery> {
+        let delivery = self.delivery.take_if(|delivery| delivery.round == round)?;
+        if acknowledgement.outcome != Outcome::Refused
+            && let Some(report) = &mut self.report
+            && report.adjustment == delivery.entry.adjustment
+        {
+            // The slave's clock is now what we asked for; its next response will say the same.
+            let entry = &delivery.entry;
+            *report = Report {
+                reference: entry.reference,
+                target: report.target(entry.reference) + entry.correction,
+                rate: entry.rate,
+                adjustment: acknowledgement.adjustment,
+                error_bound: entry.error_bound,
+            };
+        }
+        Some(delivery)
+    }
+
+    /// Its clock at local time `now` of the master, whose own target then is `own`; `None` when it has not answered in this round.
+    pub fn measured(&self, now: LocalTime, own: Time) -> Option<Measured> {
+        if !self.is_fresh {
+            return None;
+        }
+        let report = self.report.as_ref()?;
+        let estimate = self.estimator.estimate(now)?;
+        let local = now.on_other_clock(estimate.offset);
+        Some(Measured { local, offset: report.target(local).offset_from(own), estimate })
+    }
+
+    /// Its clock as the averaging functions want it; before the ensemble is `founded` nobody is on probation.
+    pub fn reading(&self, measured: &Measured, own: Time, founded: bool) -> Reading {
+        let standing = if self.peer.is_reference {
+            Standing::Reference
+        } else if founded && self.agreeing < PROBATION {
+            Standing::Newcomer
+        } else if !is_plausible(own + measured.offset.ahead()) {
+            Standing::Implausible
+        } else {
+            Standing::Member
+        };
+        Reading { offset: measured.offset, error_bound: measured.estimate.error_bound, weight: None, standing }
+    }
+
+    /// Remembers what an average made of it, and whether it agreed. Tells whether the verdict is new.
+    pub fn judged(&mut self, offset: Offset, ensemble: Offset, gamma: Span, verdict: Verdict) -> bool {
+        self.agreeing = if offset.distance(ensemble) <= gamma { self.agreeing.saturating_add(1) } else { 0 };
+        self.last_offset = Some(offset);
+        self.verdict.replace(verdict) != Some(verdict)
+    }
+
+    /// What it has to do to its clock; `None` when no frame can carry it, because its clock is absurd.
+    pub fn entry(&self, measured: &Measured, ensemble: Offset, ensemble_rate: Skew) -> Option<Entry> {
+        let correction = measured.offset.correction(ensemble);
+        let is_sendable = (0..WIRE_LIMIT).contains(&measured.local.as_nanos())
+            && (-WIRE_LIMIT < correction.as_nanos())
+            && (correction.as_nanos() < WIRE_LIMIT);
+        if !is_sendable {
+            return None;
+        }
+        let report = self.report.as_ref()?;
+        Some(Entry {
+            node: self.peer.node,
+            node_incarnation: self.peer.incarnation,
+            reference: measured.local,
+            correction,
+            rate: ensemble_rate.relative_to(measured.estimate.skew).clamped(Skew::MAX),
+            error_bound: measured.estimate.error_bound,
+            rate_error: measured.estimate.skew_error,
+            adjustment: report.adjustment,
+        })
+    }
+
+    /// Why it is not averaged, in a word; `None` when it is.
+    pub fn left_out(&self) -> Option<&'static str> {
+        match self.verdict {
+            _ if self.is_silent() => Some("silent"),
+            None => Some("joining"),
+            Some(Verdict::Counted) => None,
+            Some(Verdict::LeftOut(reason)) => Some(Reason::as_str(reason)),
+        }
+    }
+
+    /// How its local clock runs, for the status.
+    pub fn estimate(&self, now: LocalTime) -> Option<Estimate> {
+        self.estimator.estimate(now)
+    }
+
+    /// The smallest delay of the window, for the status.
+    pub fn least_delay(&self) -> Option<Span> {
+        self.estimator.least_delay()
+    }
+
+    /// The error bound that it last published, for the status.
+    pub fn reported_error_bound(&self) -> Option<Span> {
+        self.report.map(|report| report.error_bound)
+    }
+}

@@ -1,0 +1,708 @@
+//! Sockets, multicast, timestamps: bytes and stamps in and out, no protocol.
+//!
+//! A node sends from one UDP socket and can be asked at its address. What is sent to the group arrives there too when
+//! the socket is bound to the group's port on all addresses; otherwise a second socket, bound to the group itself,
+//! listens and never sends. Only that second socket shares its port, so that several nodes of one machine hear the same
+//! group, while two nodes on one address and port are an error at start.
+//!
+//! Multicast leaves through one interface, with a hop limit of 1, and is looped back to the other nodes of this machine
+//! (and to the sender, which drops its own frames).
+//!
+//! All reading and writing goes through mio's socket, never through its descriptor: where mio waits with `poll(2)`, it
+//! asks for readiness again only when it has itself seen a socket run dry.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::str::FromStr;
+
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::local_clock::LocalClock;
+use crate::stamp::{Stamp, StampSource};
+
+/// The port of nodes and groups unless they are told otherwise; PROTOCOL.md, section 7.
+pub const DEFAULT_PORT: u16 = 5_525;
+
+/// The IPv4 group, organisation-local; PROTOCOL.md, section 7.
+const DEFAULT_GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 5, 25);
+
+/// The IPv6 group, transient and site-local; PROTOCOL.md, section 7.
+const DEFAULT_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, 0x5525);
+
+/// Multicast stays on the link: beyond a router the delays differ so much that the group would rather be two.
+const HOP_LIMIT: u32 = 1;
+
+/// The group that a node bound to `bind` hears unless it is told otherwise.
+pub fn default_group(bind: SocketAddr) -> SocketAddr {
+    let ip = if bind.is_ipv4() { DEFAULT_GROUP_V4.into() } else { DEFAULT_GROUP_V6.into() };
+    SocketAddr::new(ip, DEFAULT_PORT)
+}
+
+/// A network interface, as people name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// By its name, such as `eth0`.
+    Name(String),
+    /// By an address that it has.
+    Address(IpAddr),
+}
+
+/// Reads an address if it is one, else takes the text for a name.
+impl FromStr for Interface {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Address))
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.pad(name),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Where a node listens and what group it hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The node's own address. Port 0 picks a free one.
+    pub bind: SocketAddr,
+    /// The multicast group and its port. `None`: neither heard nor spoken to.
+    pub group: Option<SocketAddr>,
+    /// Where multicast goes and is heard. `None`: the interface that has `bind`'s address, and when that is
+    /// unspecified, the one that the system's routes choose.
+    pub interface: Option<Interface>,
+}
+
+/// Why a node cannot listen.
+#[derive(Debug)]
+pub enum NetError {
+    /// The group is no multicast address with a port.
+    NotMulticast(SocketAddr),
+    /// The first and the second address are not both IPv4 or both IPv6.
+    FamiliesDiffer(IpAddr, IpAddr),
+    /// No interface has this name or address.
+    NoSuchInterface(Interface),
+    /// The interface has no IPv4 address, and IPv4 multicast is bound to one.
+    NoAddress(Interface),
+    /// Another program has the node's address and port.
+    PortInUse(SocketAddr),
+    /// Another program has the group's port and does not share it.
+    GroupPortInUse(SocketAddr),
+    /// This machine does not have the address.
+    NotOurAddress(SocketAddr),
+    /// The system does not let this user have the port.
+    NoPermission(SocketAddr),
+    /// No interface was given, and the system knows none for this group.
+    NoRoute(SocketAddr),
+    /// Anything else.
+    System {
+        /// What was tried.
+        attempt: &'static str,
+        /// With which address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for NetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMulticast(group) => {
+                write!(
+                    f,
+                    "group {group} is not a multicast address with a port, such as {DEFAULT_GROUP_V4}:{DEFAULT_PORT}"
+                )
+            }
+            Self::FamiliesDiffer(one, other) => {
+                write!(f, "{one} and {other} do not go together: give only IPv4 or only IPv6 addresses")
+            }
+            Self::NoSuchInterface(interface) => write!(f, "this machine has no network interface {interface}"),
+            Self::NoAddress(interface) => {
+                write!(f, "network interface {interface} has no IPv4 address: give it one, or bind to an IPv6 address")
+            }
+            Self::PortInUse(bind) => write!(f, "{bind} is in use by another program: stop it, or bind to another port"),
+            Self::GroupPortInUse(group) => write!(
+                f,
+                "group {group}: port {} is held by a program that does not share it (perhaps a node bound to it on all \
+                 addresses): bind that one to a single address, or choose another group port",
+                group.port()
+            ),
+            Self::NotOurAddress(bind) => write!(f, "cannot bind to {bind}: this machine does not have that address"),
+            Self::NoPermission(bind) => write!(f, "no permission to bind to {bind}: choose a port above 1023"),
+            Self::NoRoute(group) => {
+                write!(f, "no network interface leads to group {group}: name one with --interface, or use --peer")
+            }
+            Self::System { attempt, address, error } => write!(f, "cannot {attempt} {address}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for NetError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System { error, .. } => Some(error),
+            Self::NotMulticast(_)
+            | Self::FamiliesDiffer(..)
+            | Self::NoSuchInterface(_)
+            | Self::NoAddress(_)
+            | Self::PortInUse(_)
+            | Self::GroupPortInUse(_)
+            | Self::NotOurAddress(_)
+            | Self::NoPermission(_)
+            | Self::NoRoute(_) => None,
+        }
+    }
+}
+
+/// What one look at a socket brought.
+#[derive(Debug)]
+pub enum Received {
+    /// A datagram. One that fills the whole buffer may have been longer, so offer one byte more than is legal.
+    Datagram {
+        /// How many bytes of the buffer it fills.
+        len: usize,
+        /// Who sent it.
+        from: SocketAddr,
+        /// When it arrived.
+        at: Stamp,
+    },
+    /// Something sent earlier reached nobody, and a router or host said so. Count it and look again.
+    Unreachable(io::Error),
+    /// Nothing is left; readiness will be reported again.
+    Drained,
+}
+
+/// A node's sockets, none of which ever blocks.
+#[derive(Debug)]
+pub struct Sockets {
+    main: UdpSocket,
+    /// Only where `main` does not hear the group, see the module documentation.
+    group: Option<UdpSocket>,
+    group_token: Option<Token>,
+    local: SocketAddr,
+}
+
+impl Sockets {
+    /// Opens what a node with these addresses needs, and joins the group.
+    ///
+    /// # Errors
+    /// The addresses contradict each other, or the system refuses one of them.
+    pub fn open(addresses: &Addresses) -> Result<Self, NetError> {
+        let Addresses { bind, group, .. } = *addresses;
+        if let Some(group) = group {
+            if !group.ip().is_multicast() || group.port() == 0 {
+                return Err(NetError::NotMulticast(group));
+            }
+            if group.is_ipv4() != bind.is_ipv4() {
+                return Err(NetError::FamiliesDiffer(bind.ip(), group.ip()));
+            }
+        }
+        let link = Link::resolve(addresses)?;
+        let main = open_socket(bind)?;
+        bind_socket(&main, link.scoped(bind), NetError::PortInUse)?;
+        let local = local_address(&main, bind)?;
+
+        let mut group_socket = None;
+        if let Some(group) = group {
+            link.send_through(&main).map_err(|error| link_error(addresses, group, error))?;
+            if local.ip().is_unspecified() && local.port() == group.port() {
+                link.join(&main, group.ip()).map_err(|error| link_error(addresses, group, error))?;
+            } else {
+                let socket = open_socket(group)?;
+                socket.set_reuse_address(true).map_err(system("share the port of", group))?;
+                bind_socket(&socket, link.scoped(group), NetError::GroupPortInUse)?;
+                link.join(&socket, group.ip()).map_err(|error| link_error(addresses, group, error))?;
+                group_socket = Some(UdpSocket::from_std(socket.into()));
+            }
+        }
+        Ok(Self { main: UdpSocket::from_std(main.into()), group: group_socket, group_token: None, local })
+    }
+
+    /// The address of the socket that sends, its port no longer 0. The IP is unspecified if `bind`'s was.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Has readiness to read reported under `main`, and under `group` if there is a second socket.
+    ///
+    /// # Errors
+    /// The system refuses to watch the sockets.
+    pub fn register(&mut self, registry: &Registry, main: Token, group: Token) -> io::Result<()> {
+        registry.register(&mut self.main, main, Interest::READABLE)?;
+        if let Some(socket) = &mut self.group {
+            registry.register(socket, group, Interest::READABLE)?;
+            self.group_token = Some(group);
+        }
+        Ok(())
+    }
+
+    /// Takes one datagram from the socket registered under `token`, without waiting. Call it until
+    /// [`Received::Drained`]: readiness is reported only once.
+    ///
+    /// # Errors
+    /// The system cannot read the socket; it may be able to later.
+    pub fn receive(&mut self, token: Token, clock: &LocalClock, buf: &mut [u8]) -> io::Result<Received> {
+        let socket = match &self.group {
+            Some(group) if self.group_token == Some(token) => group,
+            Some(_) | None => &self.main,
+        };
+        loop {
+            match socket.recv_from(buf) {
+                Ok((len, from)) => {
+                    // The one place where an arrival is stamped.
+                    let at = Stamp { at: clock.now(), source: StampSource::User };
+                    return Ok(Received::Datagram { len, from, at });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Drained),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_unreachable(&error) => return Ok(Received::Unreachable(error)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends one datagram from [`Sockets::local_addr`], without waiting.
+    ///
+    /// # Errors
+    /// It was not sent: no route, no room in the queue (`WouldBlock`), not allowed, too long.
+    pub fn send(&mut self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        let mut may_be_stale = true;
+        loop {
+            match self.main.send_to(bytes, to) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Perhaps the fate of an earlier datagram, to another node, reported in the place of sending this one.
+                Err(error) if is_unreachable(&error) && may_be_stale => may_be_stale = false,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// An error about an earlier datagram and not about the call that returned it: ICMP, as the system passes it on.
+fn is_unreachable(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable)
+}
+
+/// The interface that multicast takes, the way each family names one to the system.
+#[derive(Clone, Copy, Debug)]
+enum Link {
+    /// One of its addresses; unspecified: the routes choose.
+    V4(Ipv4Addr),
+    /// Its index; 0: the routes choose.
+    V6(u32),
+}
+
+impl Link {
+    fn resolve(addresses: &Addresses) -> Result<Self, NetError> {
+        let interface = addresses.interface.as_ref();
+        match addresses.bind {
+            SocketAddr::V4(bind) => Self::resolve_v4(*bind.ip(), interface),
+            SocketAddr::V6(bind) => Self::resolve_v6(bind, addresses.group, interface),
+        }
+    }
+
+    /// A wrong address is not noticed before it is used.
+    fn resolve_v4(bind: Ipv4Addr, interface: Option<&Interface>) -> Result<Self, NetError> {
+        let address = match interface {
+            None => bind,
+            Some(Interface::Address(IpAddr::V4(address))) => *address,
+            Some(Interface::Address(address @ IpAddr::V6(_))) => {
+                return Err(NetError::FamiliesDiffer(bind.into(), *address));
+            }
+            Some(Interface::Name(name)) => {
+                index_of(name)?;
+                address_v4_of(name).ok_or_else(|| NetError::NoAddress(Interface::Name(name.clone())))?
+            }
+        };
+        Ok(Self::V4(address))
+    }
+
+    fn resolve_v6(
+        bind: SocketAddrV6,
+        group: Option<SocketAddr>,
+        interface: Option<&Interface>,
+    ) -> Result<Self, NetError> {
+        let index = match interface {
+            Some(Interface::Name(name)) => index_of(name)?,
+            Some(Interface::Address(IpAddr::V6(address))) => {
+                index_with(*address).ok_or(NetError::NoSuchInterface(Interface::Address((*address).into())))?
+            }
+            Some(Interface::Address(address @ IpAddr::V4(_))) => {
+                return Err(NetError::FamiliesDiffer((*bind.ip()).into(), *address));
+            }
+            // A scope says it outright; the address that the node is bound to, by the interface that has it.
+            None => match (bind.scope_id(), group) {
+                (0, Some(SocketAddr::V6(group))) if group.scope_id() != 0 => group.scope_id(),
+                (0, _) => index_with(*bind.ip()).unwrap_or(0),
+                (scope, _) => scope,
+            },
+        };
+        Ok(Self::V6(index))
+    }
+
+    /// The address with this link as its scope, where it needs one and does not have it: the same link-local address
+    /// may stand on every interface.
+    fn scoped(self, address: SocketAddr) -> SocketAddr {
+        match (address, self) {
+            (SocketAddr::V6(mut address), Self::V6(index))
+                if address.scope_id() == 0 && is_link_local(*address.ip()) =>
+            {
+                address.set_scope_id(index);
+                address.into()
+            }
+            (address, Self::V4(_) | Self::V6(_)) => address,
+        }
+    }
+
+    /// Makes multicast from the socket leave here, one hop far, and come back to the nodes of this machine.
+    fn send_through(self, socket: &Socket) -> io::Result<()> {
+        match self {
+            Self::V4(address) => {
+                socket.set_multicast_if_v4(&address)?;
+                socket.set_multicast_ttl_v4(HOP_LIMIT)?;
+                socket.set_multicast_loop_v4(true)
+            }
+            Self::V6(index) => {
+                socket.set_multicast_if_v6(index)?;
+                socket.set_multicast_hops_v6(HOP_LIMIT)?;
+                socket.set_multicast_loop_v6(true)
+            }
+        }
+    }
+
+    /// Makes the socket hear the group here, and no group that other programs of this machine have joined.
+    fn join(self, socket: &Socket, group: IpAddr) -> io::Result<()> {
+        match (self, group) {
+            (Self::V4(address), IpAddr::V4(group)) => {
+                #[cfg(target_os = "linux")]
+                socket.set_multicast_all_v4(false)?;
+                socket.join_multicast_v4(&group, &address)
+            }
+            (Self::V6(index), IpAddr::V6(group)) => {
+                #[cfg(target_os = "linux")]
+                socket.set_multicast_all_v6(false)?;
+                socket.join_multicast_v6(&group, index)
+            }
+            (Self::V4(_), IpAddr::V6(_)) | (Self::V6(_), IpAddr::V4(_)) => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+/// Whether an address means nothing without an interface: fe80::/10, and the groups of link and interface scope.
+fn is_link_local(ip: Ipv6Addr) -> bool {
+    let [first, ..] = ip.segments();
+    ip.is_unicast_link_local() || matches!(first & 0xff0f, 0xff01 | 0xff02)
+}
+
+fn index_of(name: &str) -> Result<u32, NetError> {
+    if_nametoindex(name).map_err(|_| NetError::NoSuchInterface(Interface::Name(name.to_owned())))
+}
+
+/// The index of the first interface with this address.
+fn index_with(address: Ipv6Addr) -> Option<u32> {
+    getifaddrs().ok()?.find_map(|entry| {
+        let has_it = entry.address.as_ref()?.as_sockaddr_in6()?.ip() == address;
+        if has_it { if_nametoindex(entry.interface_name.as_str()).ok() } else { None }
+    })
+}
+
+/// The first IPv4 address of the interface.
+fn address_v4_of(name: &str) -> Option<Ipv4Addr> {
+    getifaddrs()
+        .ok()?
+        .filter(|entry| entry.interface_name == name)
+        .find_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip()))
+}
+
+/// A UDP socket of the address's family that does not block. Its receive buffer is the system's default.
+fn open_socket(address: SocketAddr) -> Result<Socket, NetError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        if address.is_ipv6() {
+            // Else it would take the IPv4 port as well, and peers would appear under mapped addresses.
+            socket.set_only_v6(true)?;
+        }
+        Ok(socket)
+    };
+    open().map_err(system("open a socket for", address))
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "what a system may answer is an open list")]
+fn bind_socket(socket: &Socket, address: SocketAddr, in_use: fn(SocketAddr) -> NetError) -> Result<(), NetError> {
+    socket.bind(&address.into()).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => in_use(address),
+        io::ErrorKind::AddrNotAvailable => NetError::NotOurAddress(address),
+        io::ErrorKind::PermissionDenied => NetError::NoPermission(address),
+        _ => NetError::System { attempt: "bind to", address, error },
+    })
+}
+
+fn local_address(socket: &Socket, bind: SocketAddr) -> Result<SocketAddr, NetError> {
+    let address = socket.local_addr().map_err(system("read the address of the socket bound to", bind))?;
+    Ok(address.as_socket().unwrap_or(bind))
+}
+
+/// What it means that multicast cannot be sent or heard on the link.
+fn link_error(addresses: &Addresses, group: SocketAddr, error: io::Error) -> NetError {
+    let no_link = matches!(Errno::from_raw(error.raw_os_error().unwrap_or(0)), Errno::ENODEV | Errno::EADDRNOTAVAIL);
+    match &addresses.interface {
+        Some(interface) if no_link => NetError::NoSuchInterface(interface.clone()),
+        None if no_link => NetError::NoRoute(group),
+        Some(_) | None => NetError::System { attempt: "join group", address: group, error },
+    }
+}
+
+fn system(attempt: &'static str, address: SocketAddr) -> impl FnOnce(io::Error) -> NetError {
+    move |error| NetError::System { attempt, address, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{LocalTime, Skew, Span};
+    use mio::{Events, Poll};
+    use nix::sys::socket::{setsockopt, sockopt};
+
+    const MAIN: Token = Token(0);
+    const GROUP: Token = Token(1);
+    /// What has not arrived by then on its own machine is lost.
+    const DEADLINE: Span = Span::from_secs(5);
+
+    /// A node that only listens and speaks.
+    struct Node {
+        poll: Poll,
+        sockets: Sockets,
+        clock: LocalClock,
+        buf: [u8; 16],
+    }
+
+    impl Node {
+        fn open(bind: &str, group: Option<SocketAddr>, interface: Option<&str>) -> Result<Self, NetError> {
+            let mut sockets = Sockets::open(&addresses(bind, group, interface))?;
+            let poll = Poll::new().unwrap();
+            sockets.register(poll.registry(), MAIN, GROUP).unwrap();
+            Ok(Self { poll, sockets, clock: LocalClock::new(Skew::ZERO).unwrap(), buf: [0; 16] })
+        }
+
+        fn addr(&self) -> SocketAddr {
+            self.sockets.local_addr()
+        }
+
+        fn say(&mut self, to: SocketAddr, bytes: &[u8]) {
+            self.sockets.send(to, bytes).unwrap();
+        }
+
+        /// The next that is not [`Received::Drained`], from whichever socket.
+        fn next(&mut self) -> Received {
+            let deadline = self.clock.now() + DEADLINE;
+            let mut events = Events::with_capacity(4);
+            while self.clock.now() < deadline {
+                for token in [MAIN, GROUP] {
+                    let received = self.sockets.receive(token, &self.clock, &mut self.buf).unwrap();
+                    if !matches!(received, Received::Drained) {
+                        return received;
+                    }
+                }
+                self.poll.poll(&mut events, Some((deadline - self.clock.now()).to_std())).unwrap();
+            }
+            panic!("nothing heard in {DEADLINE}");
+        }
+
+        /// The next datagram, who sent it, and when it was heard.
+        fn hear(&mut self) -> (&[u8], SocketAddr, LocalTime) {
+            match self.next() {
+                Received::Datagram { len, from, at } => (&self.buf[..len], from, at.at),
+                other @ (Received::Unreachable(_) | Received::Drained) => panic!("{other:?} in place of a datagram"),
+            }
+        }
+    }
+
+    fn addresses(bind: &str, group: Option<SocketAddr>, interface: Option<&str>) -> Addresses {
+        let interface = interface.map(|text| text.parse().unwrap());
+        Addresses { bind: bind.parse().unwrap(), group, interface }
+    }
+
+    /// A group with a port that was free a moment ago. Each test has its own IP, so that none hears another's.
+    fn group(ip: &str) -> SocketAddr {
+        let ip: IpAddr = ip.parse().unwrap();
+        let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let port = std::net::UdpSocket::bind((any, 0)).unwrap().local_addr().unwrap().port();
+        SocketAddr::new(ip, port)
+    }
+
+    fn refusal(bind: &str, group: Option<SocketAddr>, interface: Option<&str>) -> String {
+        Sockets::open(&addresses(bind, group, interface)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_datagram_arrives_with_its_sender_and_a_stamp() {
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            let (mut sender, mut receiver) =
+                (Node::open(bind, None, None).unwrap(), Node::open(bind, None, None).unwrap());
+            assert_ne!(receiver.addr().port(), 0);
+            let before = receiver.clock.now();
+            sender.say(receiver.addr(), b"one");
+            sender.say(receiver.addr(), b"two");
+            let (bytes, from, first) = receiver.hear();
+            assert_eq!((bytes, from), (&b"one"[..], sender.addr()));
+            let (bytes, _, second) = receiver.hear();
+            assert_eq!(bytes, b"two");
+            assert!(before <= first && first <= second && second <= receiver.clock.now());
+        }
+    }
+
+    #[test]
+    fn all_nodes_of_a_machine_hear_the_group_and_its_sender_too() {
+        let group = group("239.255.7.1");
+        // The interface follows from the bound address in the first, and is named in the others.
+        let mut nodes: Vec<Node> =
+            [("127.0.0.1:0", None), ("0.0.0.0:0", Some("127.0.0.1")), ("127.0.0.1:0", Some("lo"))]
+                .map(|(bind, interface)| Node::open(bind, Some(group), interface).unwrap())
+                .into();
+        assert!(nodes.iter().all(|node| node.sockets.group.is_some()));
+        for sender in 0..nodes.len() {
+            nodes[sender].say(group, &[b'0', sender.try_into().unwrap()]);
+            let port = nodes[sender].addr().port();
+            for node in &mut nodes {
+                let (bytes, from, _) = node.hear();
+                assert_eq!((bytes[1].into(), from.port()), (sender, port));
+            }
+        }
+    }
+
+    #[test]
+    fn all_nodes_of_a_machine_hear_the_ipv6_group() {
+        let group = group("ff15::7:1");
+        let mut nodes = ["[::1]:0", "[::1]:0"].map(|bind| Node::open(bind, Some(group), None).unwrap());
+        if let Err(error) = nodes[0].sockets.send(group, b"hello") {
+            eprintln!("skipped: this machine has no IPv6 multicast route on loopback: {error}");
+            return;
+        }
+        let port = nodes[0].addr().port();
+        for node in &mut nodes {
+            let (bytes, from, _) = node.hear();
+            assert_eq!((bytes, from.port()), (&b"hello"[..], port));
+        }
+    }
+
+    #[test]
+    fn one_socket_is_enough_on_all_addresses_and_the_port_of_the_group() {
+        let group = group("239.255.7.2");
+        let mut node = Node::open(&format!("0.0.0.0:{}", group.port()), Some(group), Some("127.0.0.1")).unwrap();
+        assert!(node.sockets.group.is_none());
+        let other_group = SocketAddr::new(group.ip(), self::group("239.255.7.2").port());
+        let mut sender = Node::open("127.0.0.1:0", Some(other_group), None).unwrap();
+        sender.say(group, b"to all");
+        assert_eq!(node.hear().0, b"to all");
+        sender.say(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), group.port()), b"to you");
+        assert_eq!(node.hear().0, b"to you");
+
+        let error = refusal("127.0.0.1:0", Some(group), None);
+        assert!(error.contains("does not share it") && error.contains(&group.to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_group_joined_by_another_program_is_not_heard() {
+        let (ours, theirs) = (group("239.255.7.3"), "239.255.7.4");
+        let bystander = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        bystander.join_multicast_v4(&theirs.parse().unwrap(), &Ipv4Addr::LOCALHOST).unwrap();
+        let mut node = Node::open(&format!("0.0.0.0:{}", ours.port()), Some(ours), Some("127.0.0.1")).unwrap();
+        let to_us = node.addr();
+        node.say(SocketAddr::new(theirs.parse().unwrap(), to_us.port()), b"theirs");
+        node.say(ours, b"ours");
+        assert_eq!(node.hear().0, b"ours");
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_refused_in_one_line_that_says_what_to_do() {
+        let taken = Node::open("127.0.0.1:0", None, None).unwrap();
+        let v4 = Some(group("239.255.7.5"));
+        let v6 = Some(group("ff15::7:5"));
+        let in_use = taken.addr().to_string();
+        for (bind, group, interface, expected) in [
+            (&in_use[..], None, None, &*format!("{in_use} is in use by another program")),
+            ("198.51.100.7:0", None, None, "does not have that address"),
+            ("127.0.0.1:0", v4, Some("nosuch0"), "no network interface nosuch0"),
+            ("127.0.0.1:0", None, Some("nosuch0"), "no network interface nosuch0"),
+            ("0.0.0.0:0", v4, Some("198.51.100.7"), "no network interface 198.51.100.7"),
+            ("[::1]:0", v6, Some("nosuch0"), "no network interface nosuch0"),
+            ("[::1]:0", v6, Some("2001:db8::7"), "no network interface 2001:db8::7"),
+            ("127.0.0.1:0", v6, None, "127.0.0.1 and ff15::7:5 do not go together"),
+            ("127.0.0.1:0", v4, Some("::1"), "127.0.0.1 and ::1 do not go together"),
+            ("[::1]:0", v6, Some("127.0.0.1"), "::1 and 127.0.0.1 do not go together"),
+            ("127.0.0.1:0", "192.0.2.1:5525".parse().ok(), None, "192.0.2.1:5525 is not a multicast address"),
+            ("127.0.0.1:0", "239.255.7.5:0".parse().ok(), None, "not a multicast address with a port"),
+        ] {
+            let error = refusal(bind, group, interface);
+            assert!(error.contains(expected) && !error.contains('\n'), "{error:?} does not say {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_closed_port_neither_ends_nor_loses_anything() {
+        let mut node = Node::open("127.0.0.1:0", None, None).unwrap();
+        let mut peer = Node::open("127.0.0.1:0", None, None).unwrap();
+        // Linux keeps ICMP errors from a socket that has no fixed peer unless asked; other systems may not.
+        setsockopt(&node.sockets.main, sockopt::Ipv4RecvErr, &true).unwrap();
+        let closed = group("127.0.0.1");
+
+        node.say(closed, b"lost");
+        peer.say(node.addr(), b"after the error");
+        assert!(matches!(node.next(), Received::Unreachable(_)));
+        assert_eq!(node.hear().0, b"after the error");
+
+        // The error of the first is reported in the place of the second, which must go out all the same.
+        node.say(closed, b"lost");
+        node.say(peer.addr(), b"answer");
+        assert_eq!(peer.hear().0, b"answer");
+    }
+
+    #[test]
+    fn a_datagram_that_is_too_long_fills_the_buffer() {
+        let mut node = Node::open("127.0.0.1:0", None, None).unwrap();
+        let mut peer = Node::open("127.0.0.1:0", None, None).unwrap();
+        for (len, heard) in [(15, 15), (16, 16), (17, 16), (1_000, 16), (0, 0)] {
+            peer.say(node.addr(), &vec![7; len]);
+            assert_eq!(node.hear().0, &vec![7; heard][..]);
+        }
+    }
+
+    #[test]
+    fn link_local_addresses_get_the_scope_of_the_link() {
+        for (address, scoped) in [
+            ("[fe80::1]:5525", "[fe80::1%3]:5525"),
+            ("[ff12::5525]:5525", "[ff12::5525%3]:5525"),
+            ("[ff01::1]:1", "[ff01::1%3]:1"),
+            ("[fe80::1%2]:5525", "[fe80::1%2]:5525"),
+            ("[ff15::5525]:5525", "[ff15::5525]:5525"),
+            ("[2001:db8::1]:5525", "[2001:db8::1]:5525"),
+            ("192.0.2.1:5525", "192.0.2.1:5525"),
+        ] {
+            assert_eq!(Link::V6(3).scoped(address.parse().unwrap()), scoped.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn interfaces_and_default_groups_are_what_the_protocol_says() {
+        assert_eq!("eth0".parse(), Ok(Interface::Name("eth0".to_owned())));
+        assert_eq!("192.0.2.1".parse(), Ok(Interface::Address(Ipv4Addr::new(192, 0, 2, 1).into())));
+        assert_eq!("::1".parse(), Ok(Interface::Address(Ipv6Addr::LOCALHOST.into())));
+        assert_eq!(default_group("0.0.0.0:7".parse().unwrap()).to_string(), "239.255.5.25:5525");
+        assert_eq!(default_group("[::]:7".parse().unwrap()).to_string(), "[ff15::5525]:5525");
+    }
+}

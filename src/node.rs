@@ -1,0 +1,240 @@
+//! One node: the one type that both drivers (the event loop and the simulator) hold.
+//!
+//! It decodes what arrives, drops what is not for it, hands the rest to its role, and encodes what the role has to say.
+//! It reads no clock, opens no socket and draws no randomness. The contract with its driver:
+//!
+//! - **Inputs** are facts, each with the local time `now` at which the driver looked: [`Node::handle_datagram`],
+//!   [`Node::handle_timeout`], [`Node::handle_shutdown`]. They never fail and never block. `now` never goes back.
+//! - **Outputs** are drained after every input, each until it gives `None`, in this order: [`Node::poll_transmit`], then
+//!   [`Node::poll_event`]. Then [`Node::poll_timeout`] says when to call [`Node::handle_timeout`] at the latest; a call that is
+//!   early, late or spurious does no harm.
+//! - The instant that `poll_transmit` is given becomes t1 or t3 of the frame, so it is to be read just before the call and the
+//!   frame sent at once.
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+
+use crate::clock::DisciplinedClock;
+use crate::config::{NodeConfig, Role};
+use crate::context::{Context, Event, Outgoing};
+use crate::counters::{Counters, DropReason};
+use crate::identity::{Incarnation, NodeId, Round, Term};
+use crate::master::Master;
+use crate::protocol::{Entries, Frame, Header, Message, peek_domain};
+use crate::slave::Slave;
+use crate::stamp::Stamp;
+use crate::time::{LocalTime, Span, Time};
+
+/// A datagram to be sent; its bytes are in the buffer that was given to [`Node::poll_transmit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+}
+
+#[derive(Debug)]
+enum RoleState {
+    Master(Box<Master>),
+    Slave(Box<Slave>),
+}
+
+/// A node of an ensemble.
+#[derive(Debug)]
+pub struct Node {
+    context: Context,
+    role: RoleState,
+}
+
+impl Node {
+    /// A node that starts at local time `now`, when its clock shows `time`. `incarnation` is drawn by the driver.
+    pub fn new(config: NodeConfig, incarnation: Incarnation, now: LocalTime, time: Time) -> Self {
+        let clock = DisciplinedClock::new(now, time, config.policy);
+        let role = config.role;
+        let mut context = Context::new(config, incarnation, clock);
+        let role = match role {
+            Role::Master => RoleState::Master(Box::new(Master::new(&mut context, now))),
+            Role::Slave => RoleState::Slave(Box::new(Slave::new(now))),
+        };
+        Self { context, role }
+    }
+
+    /// A datagram arrived: `stamp` says when it passed the wire, `now` when the driver got it.
+    pub fn handle_datagram(&mut self, now: LocalTime, from: SocketAddr, stamp: Stamp, datagram: &[u8]) {
+        match self.admit(from, datagram) {
+            Err(reason) => self.context.drop_datagram(reason, from),
+            Ok(frame) => {
+                self.context.counters.count_received(frame.message.kind());
+                let (header, message) = (&frame.header, &frame.message);
+                match &mut self.role {
+                    RoleState::Master(master) => master.handle(&mut self.context, from, stamp, now, header, message),
+                    RoleState::Slave(slave) => slave.handle(&mut self.context, from, stamp, now, header, message),
+                }
+            }
+        }
+    }
+
+    /// Decodes a datagram, if it is one for this node.
+    fn admit<'a>(&mut self, from: SocketAddr, datagram: &'a [u8]) -> Result<Frame<'a>, DropReason> {
+        let config = &self.context.config;
+        if peek_domain(datagram).is_some_and(|domain| domain != config.domain) {
+            return Err(DropReason::OtherDomain);
+        }
+        if config.group.is_none() && !config.peers.contains(&from) {
+            return Err(DropReason::NotAPeer);
+        }
+        let frame = Frame::decode(datagram).map_err(|error| DropReason::from(&error))?;
+        let node = config.node_id;
+        if frame.header.sender == node && frame.header.incarnation == self.context.incarnation {
+            return Err(DropReason::OwnFrame);
+        }
+        if frame.header.sender == node {
+            self.context.tell(Event::DuplicateNodeId { node, address: from });
+            return Err(DropReason::DuplicateNodeId);
+        }
+        Ok(frame)
+    }
+
+    /// The time that [`Node::poll_timeout`] gave has come, or may have.
+    pub fn handle_timeout(&mut self, now: LocalTime) {
+        match &mut self.role {
+            RoleState::Master(master) => master.handle_timeout(&mut self.context, now),
+            RoleState::Slave(slave) => slave.handle_timeout(&mut self.context, now),
+        }
+    }
+
+    /// The node is about to stop: it says goodbye. What it then has to send is the last.
+    pub fn handle_shutdown(&mut self) {
+        match &mut self.role {
+            RoleState::Master(master) => master.handle_shutdown(&mut self.context),
+            RoleState::Slave(slave) => slave.handle_shutdown(&mut self.context),
+        }
+    }
+
+    /// Encodes the next datagram into `buffer`, which is cleared first; `None` when there is nothing to send.
+    pub fn poll_transmit(&mut self, now: LocalTime, buffer: &mut BytesMut) -> Option<Transmit> {
+        let outgoing = self.context.next_outgoing()?;
+        let term = self.term();
+        let no_round = Round::default();
+        // Only one of these two holds entries that the message borrows.
+        let entries_to_send;
+        let (to, round, message) = match (outgoing, &mut self.role) {
+            (Outgoing::Request { to, node }, RoleState::Master(master)) => {
+                (to, master.round(), Message::Request(master.request(to, node, now)))
+            }
+            (Outgoing::Announce { to }, RoleState::Master(master)) => {
+                (to, master.round(), Message::Announce(master.announce(&self.context)))
+            }
+            (Outgoing::Correction { to, round, entries }, RoleState::Master(_)) => {
+                entries_to_send = entries;
+                (to, round, Message::Correction(Entries::Typed(&entries_to_send)))
+            }
+            (Outgoing::Response { to, request, t2, round }, RoleState::Slave(slave)) => {
+                (to, round, Message::Response(slave.response(&self.context, &request, t2, now)))
+            }
+            (Outgoing::Acknowledgement { to, round, acknowledgement }, RoleState::Slave(_)) => {
+                (to, round, Message::Acknowledgement(acknowledgement))
+            }
+            (Outgoing::Join { to }, RoleState::Slave(slave)) => {
+                (to, no_round, Message::Join(slave.join(&self.context)))
+            }
+            (Outgoing::Leave { to }, RoleState::Master(_) | RoleState::Slave(_)) => (to, no_round, Message::Leave),
+            // A frame of a role that the node no longer has.
+            (
+                Outgoing::Request { .. } | Outgoing::Announce { .. } | Outgoing::Correction { .. },
+                RoleState::Slave(_),
+            )
+            | (
+                Outgoing::Response { .. } | Outgoing::Acknowledgement { .. } | Outgoing::Join { .. },
+                RoleState::Master(_),
+            ) => return self.poll_transmit(now, buffer),
+        };
+        let header = Header {
+            domain: self.context.config.domain,
+            round,
+            term,
+            sender: self.context.config.node_id,
+            incarnation: self.context.incarnation,
+        };
+        buffer.clear();
+        self.context.counters.count_sent(message.kind());
+        Frame { header, message }.encode(buffer);
+        Some(Transmit { to })
+    }
+
+    /// The next thing worth telling; `None` when all is told.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.context.next_event()
+    }
+
+    /// When [`Node::handle_timeout`] is due; `None`: never.
+    pub fn poll_timeout(&self) -> Option<LocalTime> {
+        match &self.role {
+            RoleState::Master(master) => master.next_timeout(),
+            RoleState::Slave(slave) => slave.next_timeout(),
+        }
+    }
+
+    /// The clock that the node keeps.
+    pub fn clock(&self) -> &DisciplinedClock {
+        &self.context.clock
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &Counters {
+        &self.context.counters
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &NodeConfig {
+        &self.context.config
+    }
+
+    /// This life of it.
+    pub fn incarnation(&self) -> Incarnation {
+        self.context.incarnation
+    }
+
+    /// The newest term that it knows.
+    pub fn term(&self) -> Term {
+        match &self.role {
+            RoleState::Master(master) => master.term(),
+            RoleState::Slave(slave) => slave.term(),
+        }
+    }
+
+    /// The master's round, or the round of a slave's last correction.
+    pub fn round(&self) -> Round {
+        match &self.role {
+            RoleState::Master(master) => master.round(),
+            RoleState::Slave(slave) => slave.applied_round(),
+        }
+    }
+
+    /// Who is master, as far as it knows: itself, or whom it hears.
+    pub fn master(&self) -> Option<NodeId> {
+        match &self.role {
+            RoleState::Master(_) => Some(self.context.config.node_id),
+            RoleState::Slave(slave) => slave.master(),
+        }
+    }
+
+    /// Its master role, when it has it.
+    pub fn as_master(&self) -> Option<&Master> {
+        match &self.role {
+            RoleState::Master(master) => Some(master),
+            RoleState::Slave(_) => None,
+        }
+    }
+
+    /// The last correction of its clock; zero before the first.
+    pub fn last_correction(&self) -> Span {
+        self.context.last_correction
+    }
+
+    /// True when its clock has been corrected and its error bound is within γ.
+    pub fn is_synchronised(&self, now: LocalTime) -> bool {
+        self.context.is_synchronised(now)
+    }
+}

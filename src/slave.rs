@@ -1,0 +1,407 @@
+//! The slave's state machine: finds a master, answers its requests, applies its corrections, holds over without one.
+//!
+//! ```text
+//!              announce or request of an acceptable term
+//!  Listening ───────────────────────────────────────────► Following
+//!      ▲                                                      │
+//!      └────────── silent for `SILENCE`, or it leaves ────────┘
+//! ```
+//!
+//! Invariants:
+//! - the term never goes down, and in one term only one master (node, incarnation) is followed;
+//! - a correction is applied only if it comes from the master followed, in its term, in a round above the last
+//!   applied one, for this incarnation and adjustment count, with a reference near now: so at most once, never
+//!   late, never out of order;
+//! - each request is answered once, to where it came from; nothing else that a stranger sends is answered, except
+//!   by a join to whoever announces, at most one in [`JOIN_PAUSE`].
+
+use std::net::SocketAddr;
+
+use crate::clock::{Applied, Correction};
+use crate::context::{Context, Event, Outgoing, SILENCE};
+use crate::counters::DropReason;
+use crate::identity::{Incarnation, NodeId, Round, Term};
+use crate::protocol::{Acknowledgement, Announce, Entries, Entry, Header, Join, Message, Outcome, Request, Response};
+use crate::stamp::Stamp;
+use crate::time::{LocalTime, Span};
+use crate::timers::Timers;
+
+/// The first pause between two joins, and the least that ever lies between two.
+const JOIN_PAUSE: Span = Span::from_millis(100);
+/// The pause doubles up to this: a master that starts late is found within a second even if its announce is lost.
+const LONGEST_JOIN_PAUSE: Span = Span::from_secs(1);
+/// A correction whose reference lies further from now than this is late: longer than a master repeats it.
+const LONGEST_CORRECTION_AGE: Span = Span::from_secs(4);
+/// A followed master that has not asked for so many of its intervals (and a second at least) has forgotten us.
+const FORGOTTEN_INTERVALS: i64 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Send the next join.
+    Join,
+    /// The master has been silent for too long.
+    Silence,
+}
+
+/// The master of a term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mastership {
+    term: Term,
+    master: NodeId,
+    incarnation: Incarnation,
+    /// The last round of this term in which we were corrected, and what became of the correction, to be said again
+    /// when it arrives again.
+    corrected: Option<(Round, Outcome)>,
+}
+
+/// A master that is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Following {
+    address: SocketAddr,
+    interval: Span,
+    last_request: LocalTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No master is heard; the next join after this pause.
+    Listening { pause: Span },
+    /// The master of the newest term is heard.
+    Following(Following),
+}
+
+/// The slave role of a node.
+#[derive(Debug)]
+pub struct Slave {
+    state: State,
+    /// The newest mastership that was followed.
+    mastership: Option<Mastership>,
+    timers: Timers<Timer>,
+    last_join: Option<LocalTime>,
+}
+
+impl Slave {
+    /// A slave that joins at once.
+    pub fn new(now: LocalTime) -> Self {
+        let mut timers = Timers::default();
+        timers.set(Timer::Join, now);
+        Self { state: State::Listening { pause: JOIN_PAUSE }, mastership: None, timers, last_join: None }
+    }
+
+    /// The master that is followed, if one is heard.
+    pub fn master(&self) -> Option<NodeId> {
+        match self.state {
+            State::Listening { .. } => None,
+            State::Following(_) => self.mastership.map(|mastership| mastership.master),
+        }
+    }
+
+    /// The highest term followed so far.
+    pub fn term(&self) -> Term {
+        self.mastership.map(|mastership| mastership.term).unwrap_or_default()
+    }
+
+    /// The round of the last correction applied (or refused) in this term; zero when none.
+    pub fn applied_round(&self) -> Round {
+        let corrected = self.mastership.and_then(|mastership| mastership.corrected);
+        corrected.map(|(round, _)| round).unwrap_or_default()
+    }
+
+    /// When the next timer is due.
+    pub fn next_timeout(&self) -> Option<LocalTime> {
+        self.timers.next()
+    }
+
+    /// Takes in one legal frame of this domain from somebody else.
+    pub fn handle(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        stamp: Stamp,
+        now: LocalTime,
+        header: &Header,
+        message: &Message<'_>,
+    ) {
+        match message {
+            Message::Request(request) => self.on_request(context, from, stamp, now, header, request),
+            Message::Announce(announce) => self.on_announce(context, from, now, header, announce),
+            Message::Correction(entries) => self.on_correction(context, from, now, header, entries),
+            Message::Leave => self.on_leave(context, now, header),
+            // Other slaves look for the master too, and the group hears them all.
+            Message::Join(_) => {}
+            Message::Response(_) | Message::Acknowledgement(_) => context.drop_datagram(DropReason::WrongRole, from),
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, context: &mut Context, now: LocalTime) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match (timer, self.state) {
+                (Timer::Join, State::Listening { pause }) => {
+                    self.last_join = Some(now);
+                    let everybody: Vec<SocketAddr> = context.everybody().collect();
+                    for to in everybody {
+                        context.send(Outgoing::Join { to });
+                    }
+                    self.state = State::Listening { pause: pause.times(2).min(LONGEST_JOIN_PAUSE) };
+                    self.timers.set(Timer::Join, now + pause);
+                }
+                (Timer::Silence, State::Following(_)) => self.lose_master(context, now, false),
+                (Timer::Join, State::Following(_)) | (Timer::Silence, State::Listening { .. }) => {}
+            }
+        }
+    }
+
+    /// Says goodbye.
+    pub fn handle_shutdown(&mut self, context: &mut Context) {
+        if let State::Following(following) = self.state {
+            context.send(Outgoing::Leave { to: following.address });
+        }
+    }
+
+    /// The join of this instant.
+    pub fn join(&self, context: &Context) -> Join {
+        Join {
+            priority: context.config.priority,
+            is_reference: context.config.is_reference,
+            hears_group: context.config.group.is_some(),
+            master: self.mastership.map(|mastership| (mastership.master, mastership.incarnation)),
+        }
+    }
+
+    /// The response of this instant to a request that arrived at `t2`.
+    pub fn response(&self, context: &Context, request: &Request, t2: LocalTime, t3: LocalTime) -> Response {
+        let clock = &context.clock;
+        // A lie for tests and demonstrations, zero in honest nodes: see `NodeConfig::lie`.
+        let lie = context.config.lie;
+        Response {
+            t1: request.t1,
+            t2,
+            t3: t3.max(t2),
+            ahead: clock.read(t3).ahead_of(t3) + lie,
+            slew: clock.slew(t3),
+            rate: clock.rate(),
+            error_bound: clock.error_bound(t3),
+            adjustment: clock.adjustment(),
+            applied_round: self.applied_round(),
+            is_reference: context.config.is_reference,
+            is_synchronised: context.is_synchronised(t3),
+        }
+    }
+
+    /// Hears the sender as the master, if it is the one followed or by this frame becomes it. Only requests and
+    /// announces introduce a master. True when it is heard anew.
+    fn hear_master(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        now: LocalTime,
+        header: &Header,
+    ) -> Result<bool, DropReason> {
+        let is_master = self
+            .mastership
+            .is_some_and(|known| (known.master, known.incarnation) == (header.sender, header.incarnation));
+        if header.term < self.term() || header.term == Term::default() || (header.term == self.term() && !is_master) {
+            return Err(DropReason::StaleTerm);
+        }
+        let is_new_term = header.term > self.term();
+        match self.state {
+            State::Following(following) if !is_new_term && following.address != from => {
+                return Err(DropReason::Stranger);
+            }
+            State::Following(_) if !is_new_term => {
+                self.timers.set(Timer::Silence, now + SILENCE);
+                return Ok(false);
+            }
+            State::Following(_) | State::Listening { .. } => {}
+        }
+        if is_new_term {
+            self.mastership = Some(Mastership {
+                term: header.term,
+                master: header.sender,
+                incarnation: header.incarnation,
+                corrected: None,
+            });
+        }
+        self.state =
+            State::Following(Following { address: from, interval: context.config.interval, last_request: now });
+        self.timers.cancel(Timer::Join);
+        self.timers.set(Timer::Silence, now + SILENCE);
+        context.tell(Event::Following { master: header.sender, address: from, term: header.term });
+        Ok(true)
+    }
+
+    fn on_request(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        stamp: Stamp,
+        now: LocalTime,
+        header: &Header,
+        request: &Request,
+    ) {
+        match self.hear_master(context, from, now, header) {
+            Ok(_) => {
+                if let State::Following(following) = &mut self.state {
+                    following.last_request = now;
+                }
+                context.send(Outgoing::Response { to: from, request: *request, t2: stamp.at, round: header.round });
+            }
+            Err(reason) => self.drop_of_master(context, from, now, header, reason),
+        }
+    }
+
+    fn on_announce(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        now: LocalTime,
+        header: &Header,
+        announce: &Announce,
+    ) {
+        match (self.hear_master(context, from, now, header), &mut self.state) {
+            (Ok(is_new), State::Following(following)) => {
+                following.interval = announce.interval;
+                let patience = announce.interval.times(FORGOTTEN_INTERVALS).max(LONGEST_JOIN_PAUSE);
+                if is_new || now - following.last_request > patience {
+                    self.send_join(context, now, from);
+                }
+            }
+            (Ok(_), State::Listening { .. }) => {}
+            (Err(reason), _) => self.drop_of_master(context, from, now, header, reason),
+        }
+    }
+
+    /// Drops a frame of somebody who takes itself for the master. A restarted master has to learn of the term that
+    /// it had before, or it will never be followed: a join tells it. So it does any other, but not while a master is
+    /// heard, or two masters would outbid each other for ever.
+    fn drop_of_master(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        now: LocalTime,
+        header: &Header,
+        reason: DropReason,
+    ) {
+        context.drop_datagram(reason, from);
+        let may_replace = self.master().is_none_or(|master| master == header.sender);
+        if reason == DropReason::StaleTerm && may_replace {
+            self.send_join(context, now, from);
+        }
+    }
+
+    /// One join to whoever takes itself for the master; not more than one in [`JOIN_PAUSE`].
+    fn send_join(&mut self, context: &mut Context, now: LocalTime, to: SocketAddr) {
+        if self.last_join.is_none_or(|last| now - last >= JOIN_PAUSE) {
+            self.last_join = Some(now);
+            context.send(Outgoing::Join { to });
+        }
+    }
+
+    fn on_leave(&mut self, context: &mut Context, now: LocalTime, header: &Header) {
+        let is_master = self.mastership.is_some_and(|known| {
+            (known.term, known.master, known.incarnation) == (header.term, header.sender, header.incarnation)
+        });
+        if is_master && matches!(self.state, State::Following(_)) {
+            self.lose_master(context, now, true);
+        }
+    }
+
+    fn lose_master(&mut self, context: &mut Context, now: LocalTime, resigned: bool) {
+        if let Some(master) = self.master() {
+            context.tell(Event::MasterLost { master, resigned });
+        }
+        self.state = State::Listening { pause: JOIN_PAUSE };
+        self.timers.cancel(Timer::Silence);
+        self.timers.set(Timer::Join, now + JOIN_PAUSE);
+    }
+
+    fn on_correction(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        now: LocalTime,
+        header: &Header,
+        entries: &Entries<'_>,
+    ) {
+        let is_followed = match (self.mastership, self.state) {
+            (Some(known), State::Following(following)) => {
+                (known.term, known.master, known.incarnation, following.address)
+                    == (header.term, header.sender, header.incarnation, from)
+            }
+            (Some(_) | None, State::Following(_) | State::Listening { .. }) => false,
+        };
+        if !is_followed {
+            let is_old = header.term < self.term();
+            return context.drop_datagram(if is_old { DropReason::StaleTerm } else { DropReason::Stranger }, from);
+        }
+        self.timers.set(Timer::Silence, now + SILENCE);
+        // At most one entry is for us; a second one would be a duplicate of its round.
+        if let Some(entry) = entries.iter().find(|entry| entry.node == context.config.node_id)
+            && let Err(reason) = self.apply(context, from, now, header.round, &entry)
+        {
+            context.drop_datagram(reason, from);
+        }
+    }
+
+    /// Applies an entry for this node, or says which fence keeps it out.
+    fn apply(
+        &mut self,
+        context: &mut Context,
+        from: SocketAddr,
+        now: LocalTime,
+        round: Round,
+        entry: &Entry,
+    ) -> Result<(), DropReason> {
+        let Some(mastership) = &mut self.mastership else {
+            return Err(DropReason::Stranger);
+        };
+        if entry.node_incarnation != context.incarnation {
+            return Err(DropReason::StaleIncarnation);
+        }
+        if let Some((corrected, outcome)) = mastership.corrected {
+            if round < corrected {
+                return Err(DropReason::StaleRound);
+            }
+            if round == corrected {
+                // Our acknowledgement was lost.
+                let acknowledgement = Acknowledgement { adjustment: context.clock.adjustment(), outcome };
+                context.send(Outgoing::Acknowledgement { to: from, round, acknowledgement });
+                return Err(DropReason::DuplicateCorrection);
+            }
+        }
+        if entry.adjustment != context.clock.adjustment() {
+            return Err(DropReason::StaleAdjustment);
+        }
+        if (now - entry.reference).abs() > LONGEST_CORRECTION_AGE {
+            return Err(DropReason::LateCorrection);
+        }
+        let correction = Correction {
+            reference: entry.reference,
+            amount: entry.correction,
+            rate: entry.rate,
+            error_bound: entry.error_bound,
+            rate_error: entry.rate_error,
+        };
+        let applied = context.clock.correct(correction, now);
+        let outcome = match applied {
+            Ok(Applied::Stepped(_)) => Outcome::Stepped,
+            Ok(Applied::Slewed(_)) => Outcome::Slewed,
+            Err(_) => Outcome::Refused,
+        };
+        mastership.corrected = Some((round, outcome));
+        let acknowledgement = Acknowledgement { adjustment: context.clock.adjustment(), outcome };
+        context.send(Outgoing::Acknowledgement { to: from, round, acknowledgement });
+        match applied {
+            Ok(applied) => {
+                context.last_correction = entry.correction;
+                context.tell(Event::Corrected { round, applied });
+                Ok(())
+            }
+            Err(too_large) => {
+                context.tell(Event::Refused { correction: entry.correction, limit: too_large.limit });
+                Err(DropReason::TooLarge)
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Absolute deadlines keyed by what they are for. The state machines keep their timers here, the driver asks for the first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::time::LocalTime;
+
+/// At most one deadline for each key; setting a key again moves it. O(log n) each.
+#[derive(Clone, Debug)]
+pub struct Timers<K> {
+    deadlines: BTreeMap<K, LocalTime>,
+    queue: BTreeSet<(LocalTime, K)>,
+}
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self { deadlines: BTreeMap::new(), queue: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Copy> Timers<K> {
+    /// Sets or moves the deadline of `key`.
+    pub fn set(&mut self, key: K, at: LocalTime) {
+        self.cancel(key);
+        self.deadlines.insert(key, at);
+        self.queue.insert((at, key));
+    }
+
+    /// Moves the deadline of `key` forward to `at`, or sets it; never postpones it.
+    pub fn hasten(&mut self, key: K, at: LocalTime) {
+        if self.deadlines.get(&key).is_none_or(|deadline| at < *deadline) {
+            self.set(key, at);
+        }
+    }
+
+    /// Forgets the deadline of `key`, if any.
+    pub fn cancel(&mut self, key: K) {
+        if let Some(at) = self.deadlines.remove(&key) {
+            self.queue.remove(&(at, key));
+        }
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<LocalTime> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out the earliest deadline that is not after `now`; equal ones in the order of their keys.
+    pub fn pop_due(&mut self, now: LocalTime) -> Option<K> {
+        let (at, key) = *self.queue.first()?;
+        if at > now {
+            return None;
+        }
+        self.cancel(key);
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_come_out_in_order_and_moving_one_leaves_no_trace() {
+        let at = LocalTime::from_nanos;
+        let mut timers = Timers::default();
+        timers.set('b', at(20));
+        timers.set('a', at(10));
+        timers.set('a', at(30));
+        timers.set('c', at(20));
+        timers.hasten('a', at(40));
+        timers.hasten('b', at(15));
+        assert_eq!(timers.next(), Some(at(15)));
+        assert_eq!(timers.pop_due(at(14)), None);
+        timers.cancel('c');
+        assert_eq!(
+            [timers.pop_due(at(30)), timers.pop_due(at(30)), timers.pop_due(at(30))],
+            [Some('b'), Some('a'), None]
+        );
+        assert_eq!(timers.next(), None);
+    }
+}

@@ -328,7 +328,7 @@ const LARGEST_BOUND: Span = Span::from_nanos(1 << 47);
 
 /// Each voter with the weight 1/bound², scaled so that the best voter has the largest weight there is.
 ///
-/// The weight is 0 from 65,536 times the smallest bound on: such a clock would move the average by less than a
+/// The weight is 0 from 65,536 times the best bound on: such a clock would move the average by less than a
 /// nanosecond for each four seconds of its offset. When no bound is known all weights are equal.
 fn with_inverse_variance(voters: &[Reading]) -> Vec<(Offset, u32)> {
     let variance = |voter: &Reading| {

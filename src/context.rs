@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use crate::clock::{Applied, DisciplinedClock};
+use crate::clock::{Applied, DisciplinedClock, TooLarge};
 use crate::config::NodeConfig;
 use crate::counters::{Counters, DropReason};
 use crate::identity::{Incarnation, NodeId, Round, Term};
@@ -207,6 +207,8 @@ pub struct Context {
     pub counters: Counters,
     /// The last correction of its clock.
     pub last_correction: Span,
+    /// The last correction that it refused.
+    pub refused_correction: Option<Span>,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
 }
@@ -220,6 +222,7 @@ impl Context {
             clock,
             counters: Counters::default(),
             last_correction: Span::ZERO,
+            refused_correction: None,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -244,6 +247,12 @@ impl Context {
     /// The next thing to be told.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Remembers and tells that a correction was larger than the policy allows.
+    pub fn refuse(&mut self, correction: Span, too_large: TooLarge) {
+        self.refused_correction = Some(correction);
+        self.tell(Event::Refused { correction, limit: too_large.limit });
     }
 
     /// Counts a dropped datagram and tells of it.

@@ -1,14 +1,14 @@
 //! A window of exchanges with one slave to offset and skew of its local clock, and how far both can be wrong.
 //!
 //! **Model.** Both local clocks run free. The offset between them changes with the skew, and the skew wanders as a
-//! random walk ([`WANDER`]). A sample errs by stamp noise and by half of what the two ways differ. Queueing only ever
+//! random walk (`WANDER`). A sample errs by stamp noise and by half of what the two ways differ. Queueing only ever
 //! adds to a delay, so a sample whose delay exceeds the smallest in the window by `x` has been held up by `x` on
 //! either way in unknown shares: its error is uniform within ± x/2, and its variance x²/12. That replaces any
 //! choosing of "good" samples: one that was held up has next to no weight.
 //!
 //! **Method.** A two-state Kalman filter (offset, skew) run afresh over the window whenever a sample comes in. Running it
 //! afresh lets the smallest delay, which only the whole window knows, weigh all of its samples; a window of 32 costs
-//! 2 µs. The skew starts from a prior that real oscillators obey ([`PRIOR_SKEW`]), so that a burst of samples
+//! 2 µs. The skew starts from a prior that real oscillators obey (`PRIOR_SKEW`), so that a burst of samples
 //! milliseconds apart does not turn its noise into hundreds of ppm.
 //!
 //! **Guarantee.** Apart from the likely error, an error *bound*: the truth lies within half the delay of every sample, moved to now by the

@@ -1,19 +1,29 @@
 //! Makes a group of machines without a trustworthy time source agree on the time: the Berkeley algorithm.
 
 pub mod average;
+pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod config_file;
 pub mod context;
 pub mod counters;
 pub mod estimator;
+pub mod event_loop;
 pub mod exchange;
 pub mod identity;
+pub mod local_clock;
 pub mod master;
 pub mod member;
+pub mod net;
 pub mod node;
 pub mod protocol;
 pub mod round_trip;
 pub mod slave;
 pub mod stamp;
+pub mod state_dir;
+pub mod status;
+pub mod status_socket;
+pub mod system_clock;
 pub mod time;
 pub mod timers;

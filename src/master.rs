@@ -497,7 +497,8 @@ impl Master {
         }
         let mut readings = vec![Reading {
             offset: Offset::ZERO,
-            error_bound: Span::ZERO,
+            // Of itself it knows no error. As good as the best of the others, or `weighted` would hear nobody else.
+            error_bound: measured.iter().map(|(_, member)| member.estimate.error_bound).min().unwrap_or(Span::ZERO),
             weight: None,
             standing: match (context.config.is_reference, is_plausible(own)) {
                 (true, _) => Standing::Reference,
@@ -532,7 +533,7 @@ impl Master {
             Err(too_large) => {
                 // Where the master cannot go the others must not be sent.
                 context.counters.count_dropped(DropReason::TooLarge);
-                return context.tell(Event::Refused { correction, limit: too_large.limit });
+                return context.refuse(correction, too_large);
             }
             Ok(applied) => {
                 context.last_correction = correction;

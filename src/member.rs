@@ -85,7 +85,6 @@ struct Report {
     /// The target's rate relative to the slave's local clock.
     rate: Skew,
     adjustment: u32,
-    error_bound: Span,
 }
 
 impl Report {
@@ -220,7 +219,6 @@ impl Member {
             target: Time::from_local(response.t3, response.ahead) + response.slew,
             rate: response.rate,
             adjustment: response.adjustment,
-            error_bound: response.error_bound,
         });
         let judgement = self.estimator.push(sample);
         match judgement {
@@ -249,7 +247,6 @@ impl Member {
                 target: report.target(entry.reference) + entry.correction,
                 rate: entry.rate,
                 adjustment: acknowledgement.adjustment,
-                error_bound: entry.error_bound,
             };
         }
         Some(delivery)
@@ -257,9 +254,11 @@ impl Member {
 
     /// Its clock at local time `now` of the master, whose own target then is `own`; `None` when it has not answered in this round.
     pub fn measured(&self, now: LocalTime, own: Time) -> Option<Measured> {
-        if !self.is_fresh {
-            return None;
-        }
+        if self.is_fresh { self.extrapolated(now, own) } else { None }
+    }
+
+    /// The same, however old its last answer is; `None` before the first.
+    pub fn extrapolated(&self, now: LocalTime, own: Time) -> Option<Measured> {
         let report = self.report.as_ref()?;
         let estimate = self.estimator.estimate(now)?;
         let local = now.on_other_clock(estimate.offset);
@@ -319,18 +318,8 @@ impl Member {
         }
     }
 
-    /// How its local clock runs, for the status.
-    pub fn estimate(&self, now: LocalTime) -> Option<Estimate> {
-        self.estimator.estimate(now)
-    }
-
     /// The smallest delay of the window, for the status.
     pub fn least_delay(&self) -> Option<Span> {
         self.estimator.least_delay()
-    }
-
-    /// The error bound that it last published, for the status.
-    pub fn reported_error_bound(&self) -> Option<Span> {
-        self.report.map(|report| report.error_bound)
     }
 }

@@ -233,6 +233,11 @@ impl Node {
         self.context.last_correction
     }
 
+    /// The last correction that it refused.
+    pub fn refused_correction(&self) -> Option<Span> {
+        self.context.refused_correction
+    }
+
     /// True when its clock has been corrected and its error bound is within γ.
     pub fn is_synchronised(&self, now: LocalTime) -> bool {
         self.context.is_synchronised(now)

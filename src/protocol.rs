@@ -20,10 +20,21 @@ pub const MAGIC: u16 = 0x424B;
 /// The version this file speaks.
 pub const VERSION: u8 = 1;
 /// Key id and MAC at the end of an authenticated frame.
-pub const TRAILER_LEN: usize = 20;
+pub const TRAILER_LEN: usize = layout::TRAILER_END;
 /// The longest frame: what fits a 1500-byte Ethernet frame behind IPv6 and UDP headers. A longer one would be
 /// fragmented, and a lost fragment loses the whole.
 pub const MAX_FRAME_LEN: usize = 1_452;
+
+/// The numbers of the types.
+mod kind {
+    pub(super) const REQUEST: u8 = 1;
+    pub(super) const RESPONSE: u8 = 2;
+    pub(super) const CORRECTION: u8 = 3;
+    pub(super) const ACKNOWLEDGEMENT: u8 = 4;
+    pub(super) const JOIN: u8 = 5;
+    pub(super) const LEAVE: u8 = 6;
+    pub(super) const ANNOUNCE: u8 = 7;
+}
 
 /// Header flag: a trailer with key id and MAC follows the body.
 const FLAG_AUTHENTICATED: u16 = 1;
@@ -39,7 +50,7 @@ const FLAG_HEARS_GROUP: u16 = 1 << 2;
 pub struct Field {
     /// As in PROTOCOL.md and, but for `reserved`, in the struct.
     pub name: &'static str,
-    /// Bytes from the start of the frame (in an entry: of the entry).
+    /// Bytes from the start of the frame (in an entry or a trailer: from its own start).
     pub offset: usize,
     /// Bytes.
     pub size: usize,
@@ -79,6 +90,8 @@ pub mod layout {
         field("sender", 24, 8),
         field("incarnation", 32, 8),
     ];
+    /// What stands behind the body of an authenticated frame.
+    pub const TRAILER: &[Field] = &[field("key_id", 0, 4), field("mac", 4, 16)];
     /// The body of a request.
     pub const REQUEST: &[Field] = &[field("t1", 40, 8), field("reserved", 48, 64)];
     /// The body of a response.
@@ -126,6 +139,7 @@ pub mod layout {
     pub const ANNOUNCE: &[Field] = &[field("interval", 40, 8), field("priority", 48, 4), field("reserved", 52, 60)];
 
     pub(super) const HEADER_END: usize = end_of(0, HEADER);
+    pub(super) const TRAILER_END: usize = end_of(0, TRAILER);
     pub(super) const ENTRY_END: usize = end_of(0, ENTRY);
     pub(super) const CORRECTION_END: usize = end_of(HEADER_END, CORRECTION);
 }
@@ -154,6 +168,22 @@ pub struct Header {
     pub sender: NodeId,
     /// Which life of the sender. Never zero.
     pub incarnation: Incarnation,
+}
+
+impl Header {
+    /// Refuses what no honest node sends.
+    fn check(&self) -> Result<(), DecodeError> {
+        if self.term > Term::LIMIT {
+            return Err(DecodeError::OutOfRange("term"));
+        }
+        if self.sender.get() == 0 {
+            return Err(DecodeError::OutOfRange("sender"));
+        }
+        if self.incarnation.get() == 0 {
+            return Err(DecodeError::OutOfRange("incarnation"));
+        }
+        Ok(())
+    }
 }
 
 /// The master asks a slave for its time.
@@ -258,27 +288,26 @@ pub struct Announce {
 pub enum Entries<'a> {
     /// To be encoded. No more than [`MAX_ENTRIES`] are sent; the caller splits.
     Typed(&'a [Entry]),
-    /// Checked when decoded: whole entries, each legal.
-    Wire(&'a [u8]),
+    /// Checked when decoded: each is legal.
+    Wire(&'a [[u8; ENTRY_LEN]]),
 }
 
 impl Entries<'_> {
     /// The entries in the order of the frame.
     pub fn iter(&self) -> impl Iterator<Item = Entry> + '_ {
-        let (typed, wire): (&[Entry], &[u8]) = match self {
+        let (typed, wire): (&[Entry], &[[u8; ENTRY_LEN]]) = match self {
             Self::Typed(entries) => (entries, &[]),
-            Self::Wire(bytes) => (&[], bytes),
+            Self::Wire(entries) => (&[], entries),
         };
         // What does not decode cannot be in a decoded frame; it would only be left out here.
-        let decoded = wire.chunks_exact(ENTRY_LEN).filter_map(|bytes| Entry::decode(bytes).ok());
-        typed.iter().copied().take(MAX_ENTRIES).chain(decoded)
+        typed.iter().copied().chain(wire.iter().filter_map(|bytes| Entry::decode(bytes).ok())).take(MAX_ENTRIES)
     }
 
     /// How many entries there are.
     pub fn count(&self) -> usize {
         match self {
             Self::Typed(entries) => entries.len().min(MAX_ENTRIES),
-            Self::Wire(bytes) => bytes.len() / ENTRY_LEN,
+            Self::Wire(entries) => entries.len().min(MAX_ENTRIES),
         }
     }
 }
@@ -333,23 +362,23 @@ pub enum DecodeError {
     Magic(u16),
     /// A version that we do not speak.
     Version(u8),
+    /// A trailer is announced, and this node has no keys.
+    Authenticated,
     /// A type that this version does not have.
     Type(u8),
+    /// No entries, or more than fit a frame.
+    Count(u16),
     /// The length field, the datagram and the type do not say the same.
     Length {
-        /// Bytes, by the type and (in a correction) the count.
+        /// Bytes, by the type and (in a correction) the count; the least of that type when the count is missing.
         need: usize,
         /// Bytes, by the length field.
         stated: usize,
         /// Bytes that arrived.
         got: usize,
     },
-    /// No entries, or more than fit a frame.
-    Count(u16),
     /// A field has a value that no honest node sends.
     OutOfRange(&'static str),
-    /// A trailer is announced, and this node has no keys.
-    Authenticated,
 }
 
 impl fmt::Display for DecodeError {
@@ -358,13 +387,13 @@ impl fmt::Display for DecodeError {
             Self::TooShort { need, got } => write!(f, "{got} bytes, a header has {need}"),
             Self::Magic(magic) => write!(f, "magic is {magic:#06x}"),
             Self::Version(version) => write!(f, "version {version} is not spoken here"),
+            Self::Authenticated => f.write_str("authenticated, and this node has no keys"),
             Self::Type(kind) => write!(f, "type {kind} is unknown"),
+            Self::Count(count) => write!(f, "{count} entries, a frame holds 1 to {MAX_ENTRIES}"),
             Self::Length { need, stated, got } => {
                 write!(f, "{got} bytes arrived, the length field says {stated}, the type asks for {need}")
             }
-            Self::Count(count) => write!(f, "{count} entries, a frame holds 1 to {MAX_ENTRIES}"),
             Self::OutOfRange(field) => write!(f, "{field} is out of range"),
-            Self::Authenticated => f.write_str("authenticated, and this node has no keys"),
         }
     }
 }
@@ -402,22 +431,51 @@ fn bound(nanos: i64, name: &'static str) -> Result<Span, DecodeError> {
     }
 }
 
+/// A bound as it is written: what no frame can carry says no more than that none is known.
+fn carried(bound: Span) -> i64 {
+    let nanos = bound.as_nanos();
+    if (0..WIRE_LIMIT).contains(&nanos) { nanos } else { Span::MAX.as_nanos() }
+}
+
 fn rate(ppt: i64, name: &'static str) -> Result<Skew, DecodeError> {
     let limit = Skew::MAX.as_ppt();
     if (-limit..=limit).contains(&ppt) { Ok(Skew::from_ppt(ppt)) } else { Err(DecodeError::OutOfRange(name)) }
+}
+
+/// What follows the header. Nothing of it has been looked at, its length included.
+#[derive(Clone, Copy)]
+struct Body<'a> {
+    bytes: &'a [u8],
+    /// The header's length field.
+    stated: usize,
+}
+
+impl<'a> Body<'a> {
+    fn wrong_length(self, need: usize) -> DecodeError {
+        DecodeError::Length { need, stated: self.stated, got: HEADER_LEN + self.bytes.len() }
+    }
+
+    /// The body of a type of fixed length. The one check of it: behind it every field has its place in an array.
+    fn fixed<const LEN: usize>(self) -> Result<&'a [u8; LEN], DecodeError> {
+        match self.bytes.try_into() {
+            Ok(bytes) if self.stated == HEADER_LEN + LEN => Ok(bytes),
+            _ => Err(self.wrong_length(HEADER_LEN + LEN)),
+        }
+    }
 }
 
 impl Request {
     /// Bytes of a whole request without a trailer: as long as a response, so that no answer is longer than its question.
     pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::REQUEST);
 
-    fn decode(mut body: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Result<Self, DecodeError> {
+        let mut body = body.as_slice();
         Ok(Self { t1: local_time(body.get_i64(), "t1")? })
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
+    #[inline(always)]
+    fn encode(&self, out: &mut &mut [u8]) {
         out.put_i64(self.t1.as_nanos());
-        out.put_bytes(0, Self::WIRE_LEN - HEADER_LEN - 8);
     }
 }
 
@@ -425,7 +483,10 @@ impl Response {
     /// Bytes of a whole response without a trailer.
     pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::RESPONSE);
 
-    fn decode(mut body: &[u8]) -> Result<Self, DecodeError> {
+    // In line, so that the numbers go from the datagram straight to their place in the frame: 11 ns, not 18.
+    #[inline(always)]
+    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Result<Self, DecodeError> {
+        let mut body = body.as_slice();
         let t1 = local_time(body.get_i64(), "t1")?;
         let t2 = local_time(body.get_i64(), "t2")?;
         let t3 = local_time(body.get_i64(), "t3")?;
@@ -451,18 +512,18 @@ impl Response {
         })
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
+    #[inline(always)]
+    fn encode(&self, out: &mut &mut [u8]) {
         out.put_i64(self.t1.as_nanos());
         out.put_i64(self.t2.as_nanos());
         out.put_i64(self.t3.as_nanos());
         out.put_i64(self.ahead.as_nanos());
         out.put_i64(self.slew.as_nanos());
         out.put_i64(self.rate.as_ppt());
-        out.put_i64(self.error_bound.as_nanos());
+        out.put_i64(carried(self.error_bound));
         out.put_u32(self.adjustment);
         out.put_u32(self.applied_round.get());
         out.put_u16(flag(self.is_reference, FLAG_REFERENCE) | flag(self.is_synchronised, FLAG_SYNCHRONISED));
-        out.put_bytes(0, 6);
     }
 }
 
@@ -471,10 +532,8 @@ const fn flag(set: bool, bit: u16) -> u16 {
 }
 
 impl Entry {
-    fn decode(mut bytes: &[u8]) -> Result<Self, DecodeError> {
-        if bytes.len() < ENTRY_LEN {
-            return Err(DecodeError::TooShort { need: ENTRY_LEN, got: bytes.len() });
-        }
+    fn decode(bytes: &[u8; ENTRY_LEN]) -> Result<Self, DecodeError> {
+        let mut bytes = bytes.as_slice();
         Ok(Self {
             node: NodeId::new(bytes.get_u64()),
             node_incarnation: Incarnation::new(bytes.get_u64()),
@@ -487,16 +546,19 @@ impl Entry {
         })
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
+    fn encode(&self) -> [u8; ENTRY_LEN] {
+        let mut bytes = [0; ENTRY_LEN];
+        let mut out = bytes.as_mut_slice();
         out.put_u64(self.node.get());
         out.put_u64(self.node_incarnation.get());
         out.put_i64(self.reference.as_nanos());
         out.put_i64(self.correction.as_nanos());
         out.put_i64(self.rate.as_ppt());
-        out.put_i64(self.error_bound.as_nanos());
+        out.put_i64(carried(self.error_bound));
         // An uncertainty above 4295 ppm says no more than 4295 ppm does: the rate is not known.
         out.put_u32(u32::try_from(self.rate_error.as_ppt().max(0)).unwrap_or(u32::MAX));
         out.put_u32(self.adjustment);
+        bytes
     }
 }
 
@@ -506,21 +568,31 @@ pub const fn correction_len(count: usize) -> usize {
 }
 
 impl<'a> Entries<'a> {
-    fn decode(mut body: &'a [u8]) -> Result<Self, DecodeError> {
-        body.advance(CORRECTION_LEN - HEADER_LEN);
-        for entry in body.chunks_exact(ENTRY_LEN) {
+    fn decode(body: Body<'a>) -> Result<Self, DecodeError> {
+        let Some((mut fixed, entries)) = body.bytes.split_at_checked(CORRECTION_LEN - HEADER_LEN) else {
+            return Err(body.wrong_length(correction_len(1)));
+        };
+        // The count decides the length, so that it is read before the length is checked.
+        let count = fixed.get_u16();
+        if !(1..=MAX_ENTRIES).contains(&usize::from(count)) {
+            return Err(DecodeError::Count(count));
+        }
+        let need = correction_len(usize::from(count));
+        if body.stated != need || HEADER_LEN + body.bytes.len() != need {
+            return Err(body.wrong_length(need));
+        }
+        // Nothing is left over: that is what the length said.
+        let (entries, _) = entries.as_chunks();
+        for entry in entries {
             Entry::decode(entry)?;
         }
-        Ok(Self::Wire(body))
+        Ok(Self::Wire(entries))
     }
 
     fn encode(&self, out: &mut impl BufMut) {
-        // At most MAX_ENTRIES, so that it fits.
-        out.put_u16(u16::try_from(self.count()).unwrap_or(0));
-        out.put_bytes(0, 6);
         match self {
-            Self::Typed(entries) => entries.iter().take(MAX_ENTRIES).for_each(|entry| entry.encode(out)),
-            Self::Wire(bytes) => out.put_slice(bytes),
+            Self::Typed(entries) => entries.iter().take(MAX_ENTRIES).for_each(|entry| out.put_slice(&entry.encode())),
+            Self::Wire(entries) => entries.iter().take(MAX_ENTRIES).for_each(|entry| out.put_slice(entry)),
         }
     }
 }
@@ -529,7 +601,8 @@ impl Acknowledgement {
     /// Bytes of a whole acknowledgement without a trailer.
     pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::ACKNOWLEDGEMENT);
 
-    fn decode(mut body: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Result<Self, DecodeError> {
+        let mut body = body.as_slice();
         let adjustment = body.get_u32();
         let outcome = match body.get_u8() {
             1 => Outcome::Stepped,
@@ -540,14 +613,14 @@ impl Acknowledgement {
         Ok(Self { adjustment, outcome })
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
+    #[inline(always)]
+    fn encode(&self, out: &mut &mut [u8]) {
         out.put_u32(self.adjustment);
         out.put_u8(match self.outcome {
             Outcome::Stepped => 1,
             Outcome::Slewed => 2,
             Outcome::Refused => 3,
         });
-        out.put_bytes(0, 3);
     }
 }
 
@@ -555,28 +628,29 @@ impl Join {
     /// Bytes of a whole join without a trailer: as long as the request that answers it.
     pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::JOIN);
 
-    fn decode(mut body: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Self {
+        let mut body = body.as_slice();
         let priority = body.get_i32();
         let flags = body.get_u16();
         body.advance(2);
         let master = NodeId::new(body.get_u64());
         let incarnation = Incarnation::new(body.get_u64());
-        Ok(Self {
+        Self {
             priority,
             is_reference: flags & FLAG_REFERENCE != 0,
             hears_group: flags & FLAG_HEARS_GROUP != 0,
             master: (master.get() != 0).then_some((master, incarnation)),
-        })
+        }
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
+    #[inline(always)]
+    fn encode(&self, out: &mut &mut [u8]) {
         let (master, incarnation) = self.master.unwrap_or_default();
         out.put_i32(self.priority);
         out.put_u16(flag(self.is_reference, FLAG_REFERENCE) | flag(self.hears_group, FLAG_HEARS_GROUP));
         out.put_bytes(0, 2);
         out.put_u64(master.get());
         out.put_u64(incarnation.get());
-        out.put_bytes(0, 48);
     }
 }
 
@@ -587,7 +661,8 @@ impl Announce {
     /// Bytes of a whole announce without a trailer: as long as the join that answers it.
     pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::ANNOUNCE);
 
-    fn decode(mut body: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Result<Self, DecodeError> {
+        let mut body = body.as_slice();
         let interval = span(body.get_i64(), "interval")?;
         if interval <= Span::ZERO {
             return Err(DecodeError::OutOfRange("interval"));
@@ -595,10 +670,10 @@ impl Announce {
         Ok(Self { interval, priority: body.get_i32() })
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
+    #[inline(always)]
+    fn encode(&self, out: &mut &mut [u8]) {
         out.put_i64(self.interval.as_nanos());
         out.put_i32(self.priority);
-        out.put_bytes(0, 60);
     }
 }
 
@@ -606,13 +681,13 @@ impl Message<'_> {
     /// The number in the header's type field.
     pub const fn kind(&self) -> u8 {
         match self {
-            Self::Request(_) => 1,
-            Self::Response(_) => 2,
-            Self::Correction(_) => 3,
-            Self::Acknowledgement(_) => 4,
-            Self::Join(_) => 5,
-            Self::Leave => 6,
-            Self::Announce(_) => 7,
+            Self::Request(_) => kind::REQUEST,
+            Self::Response(_) => kind::RESPONSE,
+            Self::Correction(_) => kind::CORRECTION,
+            Self::Acknowledgement(_) => kind::ACKNOWLEDGEMENT,
+            Self::Join(_) => kind::JOIN,
+            Self::Leave => kind::LEAVE,
+            Self::Announce(_) => kind::ANNOUNCE,
         }
     }
 
@@ -634,13 +709,13 @@ impl<'a> Frame<'a> {
     /// Reads one datagram. Allocates nothing, never panics.
     ///
     /// # Errors
-    /// Whatever PROTOCOL.md does not allow; the first fault in the order of [`DecodeError`]'s variants, but
-    /// [`DecodeError::Authenticated`] before anything in the body.
+    /// Whatever PROTOCOL.md does not allow. Of several faults the first in the order of [`DecodeError`]'s variants,
+    /// but the header's own fields are looked at before anything that follows from its type.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, DecodeError> {
-        let got = datagram.len();
-        let Some((mut head, body)) = datagram.split_at_checked(HEADER_LEN) else {
-            return Err(DecodeError::TooShort { need: HEADER_LEN, got });
+        let Some((head, bytes)) = datagram.split_first_chunk::<HEADER_LEN>() else {
+            return Err(DecodeError::TooShort { need: HEADER_LEN, got: datagram.len() });
         };
+        let mut head = head.as_slice();
         let magic = head.get_u16();
         if magic != MAGIC {
             return Err(DecodeError::Magic(magic));
@@ -650,8 +725,10 @@ impl<'a> Frame<'a> {
             return Err(DecodeError::Version(version));
         }
         let kind = head.get_u8();
-        let flags = head.get_u16();
-        let stated = usize::from(head.get_u16());
+        if head.get_u16() & FLAG_AUTHENTICATED != 0 {
+            return Err(DecodeError::Authenticated);
+        }
+        let body = Body { bytes, stated: usize::from(head.get_u16()) };
         let header = Header {
             domain: Domain::new(head.get_u32()),
             round: Round::new(head.get_u32()),
@@ -659,74 +736,62 @@ impl<'a> Frame<'a> {
             sender: NodeId::new(head.get_u64()),
             incarnation: Incarnation::new(head.get_u64()),
         };
-        let need = match kind {
-            1 => Request::WIRE_LEN,
-            2 => Response::WIRE_LEN,
-            3 => {
-                // The count decides the length, so it is read before the length is checked.
-                let count = body.split_at_checked(2).map_or(0, |(mut count, _)| count.get_u16());
-                if !(1..=MAX_ENTRIES).contains(&usize::from(count)) {
-                    return Err(DecodeError::Count(count));
-                }
-                correction_len(usize::from(count))
-            }
-            4 => Acknowledgement::WIRE_LEN,
-            5 => Join::WIRE_LEN,
-            6 => LEAVE_LEN,
-            7 => Announce::WIRE_LEN,
-            unknown => return Err(DecodeError::Type(unknown)),
-        };
-        if flags & FLAG_AUTHENTICATED != 0 {
-            return Err(DecodeError::Authenticated);
+        header.check()?;
+        let frame = |message| Ok(Self { header, message });
+        match kind {
+            kind::REQUEST => frame(Message::Request(Request::decode(body.fixed()?)?)),
+            kind::RESPONSE => frame(Message::Response(Response::decode(body.fixed()?)?)),
+            kind::CORRECTION => frame(Message::Correction(Entries::decode(body)?)),
+            kind::ACKNOWLEDGEMENT => frame(Message::Acknowledgement(Acknowledgement::decode(body.fixed()?)?)),
+            kind::JOIN => frame(Message::Join(Join::decode(body.fixed()?))),
+            kind::LEAVE => body.fixed::<{ LEAVE_LEN - HEADER_LEN }>().and_then(|_| frame(Message::Leave)),
+            kind::ANNOUNCE => frame(Message::Announce(Announce::decode(body.fixed()?)?)),
+            unknown => Err(DecodeError::Type(unknown)),
         }
-        if stated != need || got != need {
-            return Err(DecodeError::Length { need, stated, got });
-        }
-        if header.term > Term::LIMIT {
-            return Err(DecodeError::OutOfRange("term"));
-        }
-        if header.sender.get() == 0 {
-            return Err(DecodeError::OutOfRange("sender"));
-        }
-        if header.incarnation.get() == 0 {
-            return Err(DecodeError::OutOfRange("incarnation"));
-        }
-        // Every body below is exactly as long as its type asks, so that reading it in order cannot run out.
-        let message = match kind {
-            1 => Message::Request(Request::decode(body)?),
-            2 => Message::Response(Response::decode(body)?),
-            3 => Message::Correction(Entries::decode(body)?),
-            4 => Message::Acknowledgement(Acknowledgement::decode(body)?),
-            5 => Message::Join(Join::decode(body)?),
-            6 => Message::Leave,
-            7 => Message::Announce(Announce::decode(body)?),
-            unknown => return Err(DecodeError::Type(unknown)),
-        };
-        Ok(Self { header, message })
     }
 
     /// Appends the frame to `out`, which must have room for [`Message::wire_len`] bytes (a `BytesMut` grows).
+    ///
+    /// Values are written as they are: a time that PROTOCOL.md does not allow makes a frame that is dropped, and so
+    /// does a correction without entries.
     pub fn encode(&self, out: &mut impl BufMut) {
-        out.put_u16(MAGIC);
-        out.put_u8(VERSION);
-        out.put_u8(self.message.kind());
-        out.put_u16(0);
-        // No frame is longer than MAX_FRAME_LEN, so that it fits.
-        out.put_u16(u16::try_from(self.message.wire_len()).unwrap_or(0));
-        out.put_u32(self.header.domain.get());
-        out.put_u32(self.header.round.get());
-        out.put_u64(self.header.term.get());
-        out.put_u64(self.header.sender.get());
-        out.put_u64(self.header.incarnation.get());
         match &self.message {
-            Message::Request(request) => request.encode(out),
-            Message::Response(response) => response.encode(out),
-            Message::Correction(entries) => entries.encode(out),
-            Message::Acknowledgement(acknowledgement) => acknowledgement.encode(out),
-            Message::Join(join) => join.encode(out),
-            Message::Leave => out.put_bytes(0, LEAVE_LEN - HEADER_LEN),
-            Message::Announce(announce) => announce.encode(out),
+            Message::Request(request) => self.put::<{ Request::WIRE_LEN }>(out, |body| request.encode(body)),
+            Message::Response(response) => self.put::<{ Response::WIRE_LEN }>(out, |body| response.encode(body)),
+            Message::Correction(entries) => {
+                // At most MAX_ENTRIES, so that it fits.
+                self.put::<CORRECTION_LEN>(out, |body| body.put_u16(u16::try_from(entries.count()).unwrap_or(0)));
+                entries.encode(out);
+            }
+            Message::Acknowledgement(acknowledgement) => {
+                self.put::<{ Acknowledgement::WIRE_LEN }>(out, |body| acknowledgement.encode(body));
+            }
+            Message::Join(join) => self.put::<{ Join::WIRE_LEN }>(out, |body| join.encode(body)),
+            Message::Leave => self.put::<LEAVE_LEN>(out, |_| ()),
+            Message::Announce(announce) => self.put::<{ Announce::WIRE_LEN }>(out, |body| announce.encode(body)),
         }
+    }
+
+    /// Appends header and body, which are `LEN` bytes, in one piece. In an array every field's place is known when
+    /// this is compiled (which is why the bodies are put in line); appending field by field checks and moves `out`
+    /// each time, and takes a `BytesMut` five times as long.
+    fn put<const LEN: usize>(&self, out: &mut impl BufMut, body: impl FnOnce(&mut &mut [u8])) {
+        // What nobody writes to is reserved, and zero.
+        let mut bytes = [0; LEN];
+        let mut rest = bytes.as_mut_slice();
+        rest.put_u16(MAGIC);
+        rest.put_u8(VERSION);
+        rest.put_u8(self.message.kind());
+        rest.put_u16(0);
+        // No frame is longer than MAX_FRAME_LEN, so that it fits.
+        rest.put_u16(u16::try_from(self.message.wire_len()).unwrap_or(0));
+        rest.put_u32(self.header.domain.get());
+        rest.put_u32(self.header.round.get());
+        rest.put_u64(self.header.term.get());
+        rest.put_u64(self.header.sender.get());
+        rest.put_u64(self.header.incarnation.get());
+        body(&mut rest);
+        out.put_slice(&bytes);
     }
 }
 
@@ -739,3 +804,505 @@ const _: () = {
     assert!(Join::WIRE_LEN <= Request::WIRE_LEN);
     assert!(Acknowledgement::WIRE_LEN <= correction_len(1));
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use proptest::prelude::*;
+
+    fn bytes_of(frame: &Frame<'_>) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        frame.encode(&mut out);
+        out.to_vec()
+    }
+
+    const HEADER: Header = Header {
+        domain: Domain::new(7),
+        round: Round::new(42),
+        term: Term::new(3),
+        sender: NodeId::new(11),
+        incarnation: Incarnation::new(12),
+    };
+
+    const ENTRY: Entry = Entry {
+        node: NodeId::new(21),
+        node_incarnation: Incarnation::new(22),
+        reference: LocalTime::from_nanos(1),
+        correction: Span::from_secs(-20),
+        rate: Skew::from_ppt(-1),
+        error_bound: Span::MAX,
+        rate_error: Skew::from_ppt(1),
+        adjustment: 5,
+    };
+
+    const RESPONSE: Response = Response {
+        t1: LocalTime::from_nanos(1),
+        t2: LocalTime::from_nanos(2),
+        t3: LocalTime::from_nanos(3),
+        ahead: Span::from_nanos(-4),
+        slew: Span::from_nanos(5),
+        rate: Skew::from_ppt(-6),
+        error_bound: Span::from_nanos(7),
+        adjustment: 8,
+        applied_round: Round::new(9),
+        is_reference: false,
+        is_synchronised: false,
+    };
+
+    const JOIN: Join = Join { priority: -1, is_reference: false, hears_group: false, master: None };
+
+    /// One of each type.
+    fn examples() -> [Frame<'static>; 7] {
+        [
+            Message::Request(Request { t1: LocalTime::from_nanos(1) }),
+            Message::Response(RESPONSE),
+            Message::Correction(Entries::Typed(&[ENTRY, ENTRY])),
+            Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Slewed }),
+            Message::Join(JOIN),
+            Message::Leave,
+            Message::Announce(Announce { interval: Span::from_secs(1), priority: 0 }),
+        ]
+        .map(|message| Frame { header: HEADER, message })
+    }
+
+    fn example(kind: u8) -> Vec<u8> {
+        examples().iter().find(|frame| frame.message.kind() == kind).map(bytes_of).unwrap()
+    }
+
+    /// The frame of type `kind` with `value` written at `offset`.
+    fn spoilt(kind: u8, offset: usize, value: &[u8]) -> Vec<u8> {
+        let mut bytes = example(kind);
+        bytes[offset..offset + value.len()].copy_from_slice(value);
+        bytes
+    }
+
+    fn error(bytes: &[u8]) -> DecodeError {
+        Frame::decode(bytes).unwrap_err()
+    }
+
+    #[test]
+    fn fewer_bytes_than_a_header_are_too_short() {
+        for got in [0, 1, HEADER_LEN - 1] {
+            assert_eq!(error(&example(kind::LEAVE)[..got]), DecodeError::TooShort { need: HEADER_LEN, got });
+        }
+    }
+
+    #[test]
+    fn another_magic_is_refused() {
+        assert_eq!(error(&spoilt(kind::REQUEST, 0, &[0x42, 0x4A])), DecodeError::Magic(0x424A));
+        assert_eq!(error(&[0; 112]), DecodeError::Magic(0));
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        assert_eq!(error(&spoilt(kind::REQUEST, 2, &[0])), DecodeError::Version(0));
+        assert_eq!(error(&spoilt(kind::REQUEST, 2, &[2])), DecodeError::Version(2));
+    }
+
+    #[test]
+    fn a_trailer_is_refused_before_type_and_body_are_read() {
+        assert_eq!(error(&spoilt(kind::REQUEST, 4, &[0, 1])), DecodeError::Authenticated);
+        assert_eq!(error(&spoilt(kind::REQUEST, 3, &[99, 0, 1])), DecodeError::Authenticated);
+        assert_eq!(error(&spoilt(kind::REQUEST, 40, &[0xFF; 8])), DecodeError::OutOfRange("t1"));
+        let mut trailed = spoilt(kind::REQUEST, 4, &[0, 1]);
+        trailed.extend([0; TRAILER_LEN]);
+        assert_eq!(error(&trailed), DecodeError::Authenticated);
+    }
+
+    #[test]
+    fn unknown_types_are_refused() {
+        for kind in (0..=u8::MAX).filter(|kind| !(kind::REQUEST..=kind::ANNOUNCE).contains(kind)) {
+            assert_eq!(error(&spoilt(kind::REQUEST, 3, &[kind])), DecodeError::Type(kind));
+        }
+    }
+
+    #[test]
+    fn a_correction_holds_one_to_24_entries() {
+        for count in [0, 25, u16::MAX] {
+            assert_eq!(error(&spoilt(kind::CORRECTION, 40, &count.to_be_bytes())), DecodeError::Count(count));
+        }
+        let need = correction_len(24);
+        let got = correction_len(2);
+        assert_eq!(error(&spoilt(kind::CORRECTION, 40, &[0, 24])), DecodeError::Length { need, stated: got, got });
+        // Too short for a count: there is none to complain of.
+        let expected = DecodeError::Length { need: correction_len(1), stated: got, got: HEADER_LEN + 1 };
+        assert_eq!(error(&example(kind::CORRECTION)[..HEADER_LEN + 1]), expected);
+    }
+
+    #[test]
+    fn more_entries_than_fit_are_not_sent() {
+        let entries = [ENTRY; MAX_ENTRIES + 1];
+        let bytes = bytes_of(&Frame { header: HEADER, message: Message::Correction(Entries::Typed(&entries)) });
+        assert_eq!(bytes.len(), correction_len(MAX_ENTRIES));
+        let full = Entries::Typed(&entries[..MAX_ENTRIES]);
+        assert_eq!(Frame::decode(&bytes), Ok(Frame { header: HEADER, message: Message::Correction(full) }));
+    }
+
+    #[test]
+    fn datagram_length_field_and_type_must_agree() {
+        for frame in examples() {
+            let bytes = bytes_of(&frame);
+            let need = bytes.len();
+            assert_eq!(need, frame.message.wire_len());
+            for stated in [0, need - 1, need + 1, 0xFFFF] {
+                let field = u16::try_from(stated).unwrap().to_be_bytes();
+                let bytes = spoilt(frame.message.kind(), 6, &field);
+                assert_eq!(error(&bytes), DecodeError::Length { need, stated, got: need });
+            }
+            let longer = [bytes.as_slice(), &[0]].concat();
+            assert_eq!(error(&longer), DecodeError::Length { need, stated: need, got: need + 1 });
+        }
+    }
+
+    #[test]
+    fn every_field_has_its_range() {
+        const TOO_LARGE: i64 = WIRE_LIMIT;
+        const TOO_FAST: i64 = Skew::MAX.as_ppt() + 1;
+        let span = [-WIRE_LIMIT, TOO_LARGE, i64::MIN, i64::MAX];
+        let bound = [-1, TOO_LARGE, i64::MIN, i64::MAX - 1];
+        let local_time = [-1, TOO_LARGE, i64::MIN, i64::MAX];
+        let rate = [-TOO_FAST, TOO_FAST, i64::MIN, i64::MAX];
+        let interval = [0, -1, TOO_LARGE, i64::MAX];
+        let entry = correction_len(1); // The second entry: all of them are looked at.
+        for (kind, offset, field, values) in [
+            (kind::REQUEST, 40, "t1", local_time),
+            (kind::RESPONSE, 40, "t1", local_time),
+            (kind::RESPONSE, 48, "t2", local_time),
+            (kind::RESPONSE, 56, "t3", local_time),
+            (kind::RESPONSE, 64, "ahead", span),
+            (kind::RESPONSE, 72, "slew", span),
+            (kind::RESPONSE, 80, "rate", rate),
+            (kind::RESPONSE, 88, "error_bound", bound),
+            (kind::CORRECTION, entry + 16, "reference", local_time),
+            (kind::CORRECTION, entry + 24, "correction", span),
+            (kind::CORRECTION, entry + 32, "rate", rate),
+            (kind::CORRECTION, entry + 40, "error_bound", bound),
+            (kind::ANNOUNCE, 40, "interval", interval),
+        ] {
+            for value in values {
+                let bytes = spoilt(kind, offset, &value.to_be_bytes());
+                assert_eq!(error(&bytes), DecodeError::OutOfRange(field), "type {kind}, {value}");
+            }
+        }
+        for outcome in [0, 4, 255] {
+            assert_eq!(error(&spoilt(kind::ACKNOWLEDGEMENT, 44, &[outcome])), DecodeError::OutOfRange("outcome"));
+        }
+        for kind in kind::REQUEST..=kind::ANNOUNCE {
+            let above = Term::LIMIT.get() + 1;
+            assert_eq!(error(&spoilt(kind, 16, &above.to_be_bytes())), DecodeError::OutOfRange("term"));
+            assert_eq!(error(&spoilt(kind, 24, &[0; 8])), DecodeError::OutOfRange("sender"));
+            assert_eq!(error(&spoilt(kind, 32, &[0; 8])), DecodeError::OutOfRange("incarnation"));
+        }
+    }
+
+    #[test]
+    fn the_ends_of_every_range_are_legal() {
+        let (least, most) = (-WIRE_LIMIT + 1, WIRE_LIMIT - 1);
+        let low = Response {
+            t1: LocalTime::from_nanos(0),
+            t2: LocalTime::from_nanos(0),
+            t3: LocalTime::from_nanos(0),
+            ahead: Span::from_nanos(least),
+            slew: Span::from_nanos(least),
+            rate: Skew::ZERO - Skew::MAX,
+            error_bound: Span::ZERO,
+            ..RESPONSE
+        };
+        let high = Response {
+            t1: LocalTime::from_nanos(most),
+            t2: LocalTime::from_nanos(most),
+            t3: LocalTime::from_nanos(most),
+            ahead: Span::from_nanos(most),
+            slew: Span::from_nanos(most),
+            rate: Skew::MAX,
+            error_bound: Span::from_nanos(most),
+            ..RESPONSE
+        };
+        let header = Header { term: Term::LIMIT, ..HEADER };
+        for response in [low, high, Response { error_bound: Span::MAX, ..RESPONSE }] {
+            let frame = Frame { header, message: Message::Response(response) };
+            assert_eq!(Frame::decode(&bytes_of(&frame)), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn bounds_that_no_frame_can_carry_are_sent_as_unknown() {
+        for bound in [Span::from_nanos(WIRE_LIMIT), Span::MAX - Span::from_nanos(1), Span::from_nanos(-1)] {
+            let response = Response { error_bound: bound, ..RESPONSE };
+            let bytes = bytes_of(&Frame { header: HEADER, message: Message::Response(response) });
+            let unknown = Message::Response(Response { error_bound: Span::MAX, ..RESPONSE });
+            assert_eq!(Frame::decode(&bytes), Ok(Frame { header: HEADER, message: unknown }));
+        }
+    }
+
+    #[test]
+    fn rate_errors_beyond_the_field_stop_at_its_end() {
+        for (rate_error, carried) in [(Skew::MAX, i64::from(u32::MAX)), (Skew::from_ppt(-1), 0)] {
+            let sent = [Entry { rate_error, ..ENTRY }];
+            let bytes = bytes_of(&Frame { header: HEADER, message: Message::Correction(Entries::Typed(&sent)) });
+            let expected = [Entry { rate_error: Skew::from_ppt(carried), ..ENTRY }];
+            let message = Message::Correction(Entries::Typed(&expected));
+            assert_eq!(Frame::decode(&bytes), Ok(Frame { header: HEADER, message }));
+        }
+    }
+
+    #[test]
+    fn reserved_bits_and_bytes_are_ignored() {
+        // The bits that mean something, by the field they stand in.
+        let known = |name| match name {
+            "flags" => Some(FLAG_AUTHENTICATED),
+            "response_flags" => Some(FLAG_REFERENCE | FLAG_SYNCHRONISED),
+            "join_flags" => Some(FLAG_REFERENCE | FLAG_HEARS_GROUP),
+            _ => None,
+        };
+        let bodies = [
+            layout::REQUEST,
+            layout::RESPONSE,
+            layout::CORRECTION,
+            layout::ACKNOWLEDGEMENT,
+            layout::JOIN,
+            layout::LEAVE,
+            layout::ANNOUNCE,
+        ];
+        for (frame, body) in examples().iter().zip(bodies) {
+            let clean = bytes_of(frame);
+            let mut bytes = clean.clone();
+            for field in layout::HEADER.iter().chain(body) {
+                let place = &mut bytes[field.offset..field.offset + field.size];
+                if field.name == "reserved" {
+                    place.fill(0xFF);
+                } else if let Some(known) = known(field.name) {
+                    place.copy_from_slice(&(!known).to_be_bytes());
+                }
+            }
+            assert_ne!(bytes, clean);
+            assert_eq!(Frame::decode(&bytes), Ok(*frame));
+            // And they are not handed on.
+            assert_eq!(bytes_of(&Frame::decode(&bytes).unwrap()), clean);
+        }
+    }
+
+    #[test]
+    fn each_flag_has_its_own_bit() {
+        for (is_reference, is_synchronised) in [(true, false), (false, true), (true, true)] {
+            let message = Message::Response(Response { is_reference, is_synchronised, ..RESPONSE });
+            let frame = Frame { header: HEADER, message };
+            assert_eq!(Frame::decode(&bytes_of(&frame)), Ok(frame));
+        }
+        for (is_reference, hears_group) in [(true, false), (false, true), (true, true)] {
+            let frame = Frame { header: HEADER, message: Message::Join(Join { is_reference, hears_group, ..JOIN }) };
+            assert_eq!(Frame::decode(&bytes_of(&frame)), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn an_incarnation_without_a_master_is_ignored() {
+        let frame = Frame { header: HEADER, message: Message::Join(JOIN) };
+        assert_eq!(Frame::decode(&spoilt(kind::JOIN, 56, &[0, 0, 0, 0, 0, 0, 0, 9])), Ok(frame));
+    }
+
+    #[test]
+    fn no_answer_is_longer_than_its_question() {
+        let len = |kind| example(kind).len();
+        assert!(len(kind::RESPONSE) <= len(kind::REQUEST));
+        assert!(len(kind::REQUEST) <= len(kind::JOIN));
+        assert!(len(kind::JOIN) <= len(kind::ANNOUNCE));
+        // A join of a higher term is answered by an announce.
+        assert!(len(kind::ANNOUNCE) <= len(kind::JOIN));
+        assert!(len(kind::ACKNOWLEDGEMENT) <= correction_len(1));
+    }
+
+    #[test]
+    fn the_domain_is_seen_before_anything_else_of_a_frame() {
+        for kind in kind::REQUEST..=kind::ANNOUNCE {
+            assert_eq!(peek_domain(&example(kind)), Some(HEADER.domain));
+            assert_eq!(peek_domain(&spoilt(kind, 2, &[99, 99])), Some(HEADER.domain));
+            assert_eq!(peek_domain(&spoilt(kind, 0, &[0])), None);
+            assert_eq!(peek_domain(&example(kind)[..HEADER_LEN - 1]), None);
+        }
+    }
+
+    fn local_times() -> impl Strategy<Value = LocalTime> {
+        (0..WIRE_LIMIT).prop_map(LocalTime::from_nanos)
+    }
+
+    fn spans() -> impl Strategy<Value = Span> {
+        (-WIRE_LIMIT + 1..WIRE_LIMIT).prop_map(Span::from_nanos)
+    }
+
+    fn bounds() -> impl Strategy<Value = Span> {
+        prop_oneof![9 => (0..WIRE_LIMIT).prop_map(Span::from_nanos), 1 => Just(Span::MAX)]
+    }
+
+    fn rates() -> impl Strategy<Value = Skew> {
+        (-Skew::MAX.as_ppt()..=Skew::MAX.as_ppt()).prop_map(Skew::from_ppt)
+    }
+
+    fn headers() -> impl Strategy<Value = Header> {
+        (any::<u32>(), any::<u32>(), 0..=Term::LIMIT.get(), 1_u64.., 1_u64..).prop_map(
+            |(domain, round, term, sender, incarnation)| Header {
+                domain: Domain::new(domain),
+                round: Round::new(round),
+                term: Term::new(term),
+                sender: NodeId::new(sender),
+                incarnation: Incarnation::new(incarnation),
+            },
+        )
+    }
+
+    fn responses() -> impl Strategy<Value = Response> {
+        let times = (local_times(), local_times(), local_times());
+        let clock = (spans(), spans(), rates(), bounds());
+        (times, clock, any::<(u32, u32, bool, bool)>()).prop_map(
+            |((t1, t2, t3), (ahead, slew, rate, error_bound), rest)| {
+                let (adjustment, applied_round, is_reference, is_synchronised) = rest;
+                let applied_round = Round::new(applied_round);
+                Response {
+                    t1,
+                    t2,
+                    t3,
+                    ahead,
+                    slew,
+                    rate,
+                    error_bound,
+                    adjustment,
+                    applied_round,
+                    is_reference,
+                    is_synchronised,
+                }
+            },
+        )
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        (any::<(u64, u64, u32, u32)>(), local_times(), spans(), rates(), bounds()).prop_map(
+            |((node, node_incarnation, rate_error, adjustment), reference, correction, rate, error_bound)| Entry {
+                node: NodeId::new(node),
+                node_incarnation: Incarnation::new(node_incarnation),
+                reference,
+                correction,
+                rate,
+                error_bound,
+                rate_error: Skew::from_ppt(i64::from(rate_error)),
+                adjustment,
+            },
+        )
+    }
+
+    fn acknowledgements() -> impl Strategy<Value = Acknowledgement> {
+        (any::<u32>(), prop::sample::select(vec![Outcome::Stepped, Outcome::Slewed, Outcome::Refused]))
+            .prop_map(|(adjustment, outcome)| Acknowledgement { adjustment, outcome })
+    }
+
+    fn joins() -> impl Strategy<Value = Join> {
+        (any::<(i32, bool, bool)>(), prop::option::of((1_u64.., any::<u64>()))).prop_map(
+            |((priority, is_reference, hears_group), master)| Join {
+                priority,
+                is_reference,
+                hears_group,
+                master: master.map(|(node, life)| (NodeId::new(node), Incarnation::new(life))),
+            },
+        )
+    }
+
+    /// A message that owns its entries, so that a strategy can make it.
+    #[derive(Clone, Debug)]
+    enum Owned {
+        Plain(Message<'static>),
+        Correction(Vec<Entry>),
+    }
+
+    impl Owned {
+        fn message(&self) -> Message<'_> {
+            match self {
+                Self::Plain(message) => *message,
+                Self::Correction(entries) => Message::Correction(Entries::Typed(entries)),
+            }
+        }
+    }
+
+    /// Every legal message.
+    fn messages() -> impl Strategy<Value = Owned> {
+        let announces = ((1..WIRE_LIMIT).prop_map(Span::from_nanos), any::<i32>());
+        prop_oneof![
+            local_times().prop_map(|t1| Owned::Plain(Message::Request(Request { t1 }))),
+            responses().prop_map(|response| Owned::Plain(Message::Response(response))),
+            prop::collection::vec(entries(), 1..=MAX_ENTRIES).prop_map(Owned::Correction),
+            acknowledgements().prop_map(|it| Owned::Plain(Message::Acknowledgement(it))),
+            joins().prop_map(|join| Owned::Plain(Message::Join(join))),
+            Just(Owned::Plain(Message::Leave)),
+            announces.prop_map(|(interval, priority)| Owned::Plain(Message::Announce(Announce { interval, priority }))),
+        ]
+    }
+
+    /// What holds of all bytes: they are refused, or they are a frame that survives encoding and decoding.
+    fn decodes_soundly(bytes: &[u8]) -> Result<(), TestCaseError> {
+        if let Ok(frame) = Frame::decode(bytes) {
+            let again = bytes_of(&frame);
+            prop_assert_eq!(again.len(), bytes.len());
+            prop_assert_eq!(Frame::decode(&again), Ok(frame));
+            prop_assert_eq!(peek_domain(bytes), Some(frame.header.domain));
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn legal_frames_survive_the_wire(header in headers(), owned in messages()) {
+            let frame = Frame { header, message: owned.message() };
+            let bytes = bytes_of(&frame);
+            prop_assert_eq!(bytes.len(), frame.message.wire_len());
+            prop_assert!(bytes.len() + TRAILER_LEN <= MAX_FRAME_LEN);
+            prop_assert_eq!(Frame::decode(&bytes), Ok(frame));
+            // What was decoded encodes to the same bytes, entries still in the datagram included.
+            prop_assert_eq!(bytes_of(&Frame::decode(&bytes).unwrap()), bytes);
+        }
+
+        #[test]
+        fn appending_leaves_what_was_there(header in headers(), owned in messages(), before: [u8; 3]) {
+            let frame = Frame { header, message: owned.message() };
+            let mut out = BytesMut::from(before.as_slice());
+            frame.encode(&mut out);
+            prop_assert_eq!(&out[..3], before.as_slice());
+            prop_assert_eq!(&out[3..], bytes_of(&frame));
+        }
+
+        #[test]
+        fn any_bytes_decode_soundly(bytes in prop::collection::vec(any::<u8>(), 0..=MAX_FRAME_LEN + 1)) {
+            decodes_soundly(&bytes)?;
+        }
+
+        #[test]
+        fn any_body_behind_a_fair_header_decodes_soundly(
+            header in headers(), owned in messages(), body in prop::collection::vec(any::<u8>(), MAX_FRAME_LEN)
+        ) {
+            let mut bytes = bytes_of(&Frame { header, message: owned.message() });
+            let len = bytes.len();
+            bytes[HEADER_LEN..].copy_from_slice(&body[HEADER_LEN..len]);
+            decodes_soundly(&bytes)?;
+        }
+
+        #[test]
+        fn truncated_and_extended_frames_are_refused(
+            header in headers(), owned in messages(), more in prop::collection::vec(any::<u8>(), 1..64)
+        ) {
+            let bytes = bytes_of(&Frame { header, message: owned.message() });
+            for len in 0..bytes.len() {
+                prop_assert!(Frame::decode(&bytes[..len]).is_err(), "{len} of {}", bytes.len());
+            }
+            let longer = [bytes, more].concat();
+            prop_assert!(Frame::decode(&longer).is_err());
+        }
+
+        #[test]
+        fn one_wrong_byte_decodes_soundly(header in headers(), owned in messages(), flip in 1..=u8::MAX) {
+            let mut bytes = bytes_of(&Frame { header, message: owned.message() });
+            for index in 0..bytes.len() {
+                bytes[index] ^= flip;
+                decodes_soundly(&bytes)?;
+                bytes[index] ^= flip;
+            }
+        }
+    }
+}

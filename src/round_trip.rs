@@ -12,6 +12,9 @@ const SHORTEST_TIMEOUT: Span = Span::from_millis(20);
 /// Longer would leave no room for a second attempt in a one-second round.
 const LONGEST_TIMEOUT: Span = Span::from_millis(500);
 
+/// Doubled more often, the shortest timeout is above the longest anyway.
+const LARGEST_DOUBLING: u32 = 16;
+
 /// Smoothed round-trip time to one node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundTrip {
@@ -42,7 +45,7 @@ impl RoundTrip {
         let first = self
             .measured
             .map_or(FIRST_TIMEOUT, |measured| (measured.smoothed + measured.variation.times(4)).max(SHORTEST_TIMEOUT));
-        first.times(1_i64.checked_shl(attempt).unwrap_or(i64::MAX)).min(LONGEST_TIMEOUT)
+        first.times(1 << attempt.min(LARGEST_DOUBLING)).min(LONGEST_TIMEOUT)
     }
 }
 

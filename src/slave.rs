@@ -399,7 +399,7 @@ impl Slave {
                 Ok(())
             }
             Err(too_large) => {
-                context.tell(Event::Refused { correction: entry.correction, limit: too_large.limit });
+                context.refuse(entry.correction, too_large);
                 Err(DropReason::TooLarge)
             }
         }

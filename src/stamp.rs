@@ -27,3 +27,10 @@ pub struct Stamp {
     /// How near the wire that was.
     pub source: StampSource,
 }
+
+impl Stamp {
+    /// A stamp that this program took itself.
+    pub const fn user(at: LocalTime) -> Self {
+        Self { at, source: StampSource::User }
+    }
+}

@@ -361,7 +361,7 @@ impl Offset {
     /// The correction for a clock with this offset: what it must *add* to show ensemble time.
     ///
     /// This is the project's only change of sign between an offset and a correction: `ensemble` (the average
-    /// offset) less this offset. Turned round, every clock flips about the average for ever.
+    /// offset) less this offset. Turned round, every clock would double its distance from the average.
     pub fn correction(self, ensemble: Self) -> Span {
         ensemble.0 - self.0
     }
@@ -409,6 +409,12 @@ impl Skew {
     /// The nearest skew to a ratio such as 1e-6. For the estimator and the command line.
     pub fn from_ratio(ratio: f64) -> Self {
         Self(round(ratio * 1e12))
+    }
+
+    /// The rate of a clock that shows `gained` while the other shows `span`, less one. `span` of zero gives zero.
+    pub fn from_spans(gained: Span, span: Span) -> Self {
+        let surplus = i128::from(gained.0) - i128::from(span.0);
+        Self(saturate((surplus * PPT).checked_div(span.0.into()).unwrap_or(0)))
     }
 
     /// In parts per trillion.

@@ -1,0 +1,285 @@
+//! The event loop: mio's readiness, the node's deadlines, signals. It drives a [`Node`] and decides nothing.
+//!
+//! One thread. It sleeps until a datagram, a status client, a signal or the node's next deadline; there is no
+//! other timer. Nothing is concluded from when it woke: deadlines are rounded up to a millisecond, and only stamps say when
+//! something happened. A datagram that cannot be sent is counted; the loop goes on.
+
+use std::io;
+use std::time::Duration as StdDuration;
+
+use bytes::BytesMut;
+use log::{debug, error, info, warn};
+use mio::{Events, Poll, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::clock::Applied;
+use crate::context::Event;
+use crate::local_clock::LocalClock;
+use crate::net::{Received, Sockets};
+use crate::node::Node;
+use crate::protocol::MAX_FRAME_LEN;
+use crate::stamp::StampSource;
+use crate::status::{DriverStatus, Status};
+use crate::status_socket::StatusSocket;
+use crate::system_clock::{SystemClock, Target};
+use crate::time::{LocalTime, Skew, Span};
+
+const MAIN: Token = Token(0);
+const GROUP: Token = Token(1);
+const SIGNALS: Token = Token(2);
+/// The listener's; its clients have the tokens above.
+pub const STATUS: Token = Token(3);
+
+/// Readiness reports taken at once; more come with the next call.
+const EVENTS: usize = 64;
+/// At most one warning of a kind in this time: no datagram decides how much we log.
+const WARNING_PAUSE: Span = Span::from_secs(60);
+/// The system clock is compared with its mapping this often, so that a slew ends within so much of its end.
+const STEERING_PAUSE: Span = Span::from_millis(250);
+
+/// A node on real sockets.
+#[expect(missing_debug_implementations, reason = "the signals' type has none")]
+pub struct EventLoop {
+    poll: Poll,
+    sockets: Sockets,
+    signals: Signals,
+    status_socket: Option<StatusSocket>,
+    clock: LocalClock,
+    system_clock: Option<Steered>,
+    node: Node,
+    buffer: BytesMut,
+    datagram: Vec<u8>,
+    send_errors: u64,
+    unreachable: u64,
+    wake_ups: u64,
+    last_warning: Option<LocalTime>,
+}
+
+/// The system's clock, when it is ours to steer.
+#[derive(Debug)]
+struct Steered {
+    clock: SystemClock,
+    next: LocalTime,
+    /// A step that the node's clock has made and the system's has not.
+    step: Option<Span>,
+}
+
+impl EventLoop {
+    /// Puts a node on its sockets. `system_clock` is given when the machine's own clock shall follow the node's.
+    ///
+    /// # Errors
+    /// The system refuses to watch the sockets or signals.
+    pub fn new(
+        poll: Poll,
+        node: Node,
+        mut sockets: Sockets,
+        clock: LocalClock,
+        status_socket: Option<StatusSocket>,
+        system_clock: Option<SystemClock>,
+    ) -> io::Result<Self> {
+        sockets.register(poll.registry(), MAIN, GROUP)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        poll.registry().register(&mut signals, SIGNALS, mio::Interest::READABLE)?;
+        let next = clock.now();
+        Ok(Self {
+            poll,
+            sockets,
+            signals,
+            status_socket,
+            clock,
+            system_clock: system_clock.map(|clock| Steered { clock, next, step: None }),
+            node,
+            buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
+            // One byte more than a frame may have, so that a longer datagram is seen to be longer.
+            datagram: vec![0; MAX_FRAME_LEN + 1],
+            send_errors: 0,
+            unreachable: 0,
+            wake_ups: 0,
+            last_warning: None,
+        })
+    }
+
+    /// Runs until SIGTERM or SIGINT; then the node says goodbye.
+    ///
+    /// # Errors
+    /// The system cannot wait for events any more.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            self.flush();
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => result?,
+            }
+            self.wake_ups += 1;
+            for event in &events {
+                match event.token() {
+                    MAIN | GROUP => self.receive(event.token()),
+                    SIGNALS => {
+                        if let Some(signal) = self.signals.pending().next() {
+                            info!("stopping signal={signal}");
+                            self.node.handle_shutdown();
+                            self.flush();
+                            return Ok(());
+                        }
+                    }
+                    token => self.serve_status(token),
+                }
+            }
+            let now = self.clock.now();
+            if self.node.poll_timeout().is_some_and(|deadline| deadline <= now) {
+                self.node.handle_timeout(now);
+            }
+            self.steer_system_clock(now);
+        }
+    }
+
+    /// How long to sleep; `None`: until something arrives.
+    fn timeout(&self) -> Option<StdDuration> {
+        let steering = self.system_clock.as_ref().map(|steered| steered.next);
+        let deadline = self.node.poll_timeout().into_iter().chain(steering).min()?;
+        Some((deadline - self.clock.now()).to_std())
+    }
+
+    /// Takes datagrams until the socket is empty. Each is answered before the next is taken, so that its answer's
+    /// turnaround is short.
+    fn receive(&mut self, token: Token) {
+        loop {
+            match self.sockets.receive(token, &self.clock, &mut self.datagram) {
+                Ok(Received::Drained) => return,
+                Ok(Received::Unreachable(error)) => {
+                    self.unreachable += 1;
+                    debug!("unreachable: {error}");
+                }
+                Ok(Received::Datagram { len, from, at }) => {
+                    let datagram = self.datagram.get(..len).unwrap_or_default();
+                    self.node.handle_datagram(self.clock.now(), from, at, datagram);
+                    self.flush();
+                }
+                Err(error) => {
+                    self.warn_rarely(&format!("cannot receive: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends what the node has to send and logs what it has to tell.
+    fn flush(&mut self) {
+        while let Some(transmit) = self.node.poll_transmit(self.clock.now(), &mut self.buffer) {
+            if let Err(error) = self.sockets.send(transmit.to, &self.buffer) {
+                self.send_errors += 1;
+                self.warn_rarely(&format!("cannot send to {}: {error}", transmit.to));
+            }
+        }
+        while let Some(event) = self.node.poll_event() {
+            if let (Event::Corrected { applied, .. }, Some(steered)) = (&event, &mut self.system_clock) {
+                steered.next = self.clock.now();
+                if let Applied::Stepped(step) = applied {
+                    steered.step = Some(*step);
+                }
+            }
+            self.log(&event);
+        }
+    }
+
+    /// Makes the system's clock follow, if it is ours and its time has come.
+    fn steer_system_clock(&mut self, now: LocalTime) {
+        let Some(steered) = self.system_clock.as_mut().filter(|steered| steered.next <= now) else {
+            return;
+        };
+        let pair = self.clock.pair();
+        let clock = self.node.clock();
+        if !clock.is_corrected() {
+            // Until the first correction the system's clock is left alone.
+            steered.next = now + STEERING_PAUSE;
+            return;
+        }
+        let time = clock.read(pair.local);
+        let gained = clock.read(pair.local + STEERING_PAUSE) - time;
+        let target = Target { time, rate: Skew::from_spans(gained, STEERING_PAUSE), lasting_rate: clock.rate() };
+        let result = steered.clock.follow(pair, target, steered.step.take());
+        steered.next = now + STEERING_PAUSE;
+        if let Err(error) = result {
+            self.warn_rarely(&format!("cannot steer the system clock: {error}"));
+        }
+    }
+
+    fn serve_status(&mut self, token: Token) {
+        let Some(socket) = self.status_socket.as_mut().filter(|socket| socket.owns(token)) else {
+            return;
+        };
+        let pair = self.clock.pair();
+        let driver = DriverStatus {
+            address: self.sockets.local_addr().to_string(),
+            timestamping: StampSource::User,
+            clock_kind: if self.system_clock.is_some() { "system" } else { "virtual" },
+            system: pair.system,
+            disciplined: self.node.clock().read(pair.local),
+            uncertainty: pair.uncertainty,
+            send_errors: self.send_errors,
+            unreachable: self.unreachable,
+            wake_ups: self.wake_ups,
+        };
+        let status = Status::new(&self.node, pair.local, driver);
+        socket.serve(self.poll.registry(), || {
+            // A status of plain numbers and texts always has a JSON form.
+            let mut text = serde_json::to_vec(&status).unwrap_or_default();
+            text.push(b'\n');
+            text
+        });
+    }
+
+    fn warn_rarely(&mut self, text: &str) {
+        let now = self.clock.now();
+        if self.last_warning.is_none_or(|last| now - last >= WARNING_PAUSE) {
+            self.last_warning = Some(now);
+            warn!("{text}");
+        } else {
+            debug!("{text}");
+        }
+    }
+
+    fn log(&mut self, event: &Event) {
+        match event {
+            Event::Following { master, address, term } => info!("following master={master} at={address} term={term}"),
+            Event::MasterLost { master, resigned: true } => info!("master resigned master={master}: holdover"),
+            Event::MasterLost { master, resigned: false } => warn!("master silent master={master}: holdover"),
+            Event::TermTaken { term } => info!("master term={term}"),
+            Event::Joined { node, address } => info!("joined node={node} at={address}"),
+            Event::Left { node, resigned: true } => info!("left node={node}"),
+            Event::Left { node, resigned: false } => info!("forgotten after long silence node={node}"),
+            Event::Silent { node } => warn!("silent node={node}"),
+            Event::Returned { node } => info!("answers again node={node}"),
+            Event::Standing { node, left_out: None } => info!("counted node={node}"),
+            Event::Standing { node, left_out: Some(reason) } => info!("left out node={node} reason={reason}"),
+            Event::LocalClockJumped { node } => warn!("local clock jumped, measuring afresh node={node}"),
+            Event::RefusedBySlave { node, correction } => {
+                self.warn_rarely(&format!(
+                    "refused by the slave, larger than its --max-correction node={node} correction={correction}"
+                ));
+            }
+            Event::DuplicateNodeId { node, address } => {
+                self.warn_rarely(&format!("node number {node} is used twice, also at {address}"));
+            }
+            Event::OtherMaster { node, address } => {
+                self.warn_rarely(&format!("another master in this domain node={node} at={address}"));
+            }
+            Event::TableFull { address } => {
+                self.warn_rarely(&format!("no room for another slave (--max-slaves) at={address}"));
+            }
+            Event::Corrected { round, applied: Applied::Stepped(step) } => info!("stepped by={step} round={round}"),
+            Event::Corrected { round, applied: Applied::Slewed(slew) } => debug!("slewing by={slew} round={round}"),
+            Event::Refused { correction, limit } => {
+                error!("refused a correction of {correction}: larger than {limit} (--max-correction)");
+            }
+            Event::Averaged { round, counted, read, correction } => {
+                debug!("averaged round={round} counted={counted} of={read} correction={correction}");
+            }
+            Event::Dropped { reason, from } => {
+                debug!("dropped reason={} from={from}", reason.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What a node knows, as one value: for `berkeleyd status`, for programs, and for tests outside this repository.
+//!
+//! The names, units and meanings of the fields are a contract; new ones may come, none may go or change. Times are
+//! integers in nanoseconds, rates in parts per billion.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::counters::DropReason;
+use crate::member::Member;
+use crate::node::Node;
+use crate::stamp::StampSource;
+use crate::time::{LocalTime, Span, Time};
+
+/// One node at one instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// The node's number.
+    pub node_id: u64,
+    /// This life of it.
+    pub incarnation: u64,
+    /// Its ensemble.
+    pub domain: u32,
+    /// Where it can be asked.
+    pub address: String,
+    /// What it is at present.
+    pub role: RoleName,
+    /// The newest mastership that it knows, 0 when none.
+    pub term: u64,
+    /// Who is master, as far as it knows; null when none is heard.
+    pub master_id: Option<u64>,
+    /// The master's round, or that of a slave's last correction.
+    pub round: u32,
+    /// Its clock has been corrected and its error bound is within γ.
+    pub synchronised: bool,
+    /// How far its disciplined clock can be from ensemble time; the largest 64-bit number before the first correction.
+    pub error_bound_ns: i64,
+    /// What was last added to its clock.
+    pub last_correction_ns: i64,
+    /// What its clock still has to gain by slewing.
+    pub slew_ns: i64,
+    /// The rate of its disciplined clock relative to its oscillator.
+    pub skew_ppb: i64,
+    /// How many corrections it has applied.
+    pub adjustment: u32,
+    /// Who takes its stamps.
+    pub timestamping: String,
+    /// The last correction that it refused; null when none.
+    pub refused_correction_ns: Option<i64>,
+    /// Its clocks.
+    pub clock: ClockStatus,
+    /// Datagrams sent, received and dropped.
+    pub counters: CounterStatus,
+    /// On a master: its slaves, by number. Empty on a slave.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// What a node is at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoleName {
+    /// It polls.
+    Master,
+    /// It follows a master.
+    Slave,
+    /// It stands for election.
+    Candidate,
+    /// It hears no master.
+    Listening,
+}
+
+/// A node's clocks at one instant: on one machine, the difference between two nodes' `disciplined_ns - system_ns` is
+/// their true disagreement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// `virtual` or `system`.
+    pub kind: String,
+    /// What CLOCK_REALTIME shows.
+    pub system_ns: i64,
+    /// What the clock that we keep shows.
+    pub disciplined_ns: i64,
+    /// The two were read at most this far apart.
+    pub uncertainty_ns: i64,
+}
+
+/// What a node has sent, received and dropped since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterStatus {
+    /// Frames sent, by type.
+    pub sent: BTreeMap<String, u64>,
+    /// Legal frames received, by type.
+    pub received: BTreeMap<String, u64>,
+    /// Datagrams dropped, by reason (PROTOCOL.md, section 6).
+    pub dropped: BTreeMap<String, u64>,
+    /// Datagrams that the system did not send.
+    pub send_errors: u64,
+    /// Datagrams that reached nobody, as routers or hosts said.
+    pub unreachable: u64,
+    /// Times that the loop woke up.
+    pub wake_ups: u64,
+}
+
+/// A slave as its master sees it. A slave is listed from its first answer on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its number.
+    pub node_id: u64,
+    /// This life of it.
+    pub incarnation: u64,
+    /// Where it is asked.
+    pub address: String,
+    /// Its clock minus the master's, in the last round that measured it.
+    pub offset_ns: i64,
+    /// Its smallest round-trip time of late, without turnaround.
+    pub delay_ns: i64,
+    /// The rate of its oscillator relative to the master's.
+    pub skew_ppb: i64,
+    /// How far `offset_ns` can be wrong.
+    pub error_bound_ns: i64,
+    /// How far `offset_ns` is likely to be wrong (one standard deviation).
+    pub offset_error_ns: i64,
+    /// Its clock is averaged.
+    pub counted: bool,
+    /// Why not, in a word; null when it is.
+    pub reason: Option<String>,
+    /// Time since it was heard.
+    pub last_heard_ms: i64,
+    /// Requests and corrections that had to be sent again.
+    pub retransmissions: u64,
+}
+
+/// What the driver knows and the core does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverStatus {
+    /// Where the node can be asked.
+    pub address: String,
+    /// Who takes its stamps.
+    pub timestamping: StampSource,
+    /// `virtual` or `system`.
+    pub clock_kind: &'static str,
+    /// What CLOCK_REALTIME shows.
+    pub system: Time,
+    /// What the disciplined clock shows at the same instant.
+    pub disciplined: Time,
+    /// The two were read at most this far apart.
+    pub uncertainty: Span,
+    /// Datagrams that the system did not send.
+    pub send_errors: u64,
+    /// Datagrams that reached nobody.
+    pub unreachable: u64,
+    /// Times that the loop woke up.
+    pub wake_ups: u64,
+}
+
+impl Status {
+    /// What `node` knows at local time `now`.
+    pub fn new(node: &Node, now: LocalTime, driver: DriverStatus) -> Self {
+        let clock = node.clock();
+        let named = |counters: &mut dyn Iterator<Item = (&'static str, u64)>| {
+            counters.map(|(name, count)| (name.to_owned(), count)).collect()
+        };
+        let counters = node.counters();
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node_id: node.config().node_id.get(),
+            incarnation: node.incarnation().get(),
+            domain: node.config().domain.get(),
+            address: driver.address,
+            role: match (node.as_master(), node.master()) {
+                (Some(_), _) => RoleName::Master,
+                (None, Some(_)) => RoleName::Slave,
+                (None, None) => RoleName::Listening,
+            },
+            term: node.term().get(),
+            master_id: node.master().map(|master| master.get()),
+            round: node.round().get(),
+            synchronised: node.is_synchronised(now),
+            error_bound_ns: clock.error_bound(now).as_nanos(),
+            last_correction_ns: node.last_correction().as_nanos(),
+            slew_ns: clock.slew(now).as_nanos(),
+            skew_ppb: clock.rate().as_ppb(),
+            adjustment: clock.adjustment(),
+            timestamping: match driver.timestamping {
+                StampSource::Hardware => "hardware",
+                StampSource::Kernel => "kernel",
+                StampSource::User => "user",
+            }
+            .to_owned(),
+            refused_correction_ns: node.refused_correction().map(Span::as_nanos),
+            clock: ClockStatus {
+                kind: driver.clock_kind.to_owned(),
+                system_ns: driver.system.as_nanos(),
+                disciplined_ns: driver.disciplined.as_nanos(),
+                uncertainty_ns: driver.uncertainty.as_nanos(),
+            },
+            counters: CounterStatus {
+                sent: named(&mut counters.sent()),
+                received: named(&mut counters.received()),
+                dropped: named(&mut DropReason::ALL.iter().map(|reason| (reason.name(), counters.dropped(*reason)))),
+                send_errors: driver.send_errors,
+                unreachable: driver.unreachable,
+                wake_ups: driver.wake_ups,
+            },
+            peers: node
+                .as_master()
+                .map(|master| {
+                    let own = clock.target(now);
+                    master.members().filter_map(|member| PeerStatus::new(member, now, own)).collect()
+                })
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl PeerStatus {
+    /// `None` before the first answer.
+    fn new(member: &Member, now: LocalTime, own: Time) -> Option<Self> {
+        let measured = member.extrapolated(now, own)?;
+        let reason = member.left_out();
+        Some(Self {
+            node_id: member.peer.node.get(),
+            incarnation: member.peer.incarnation.get(),
+            address: member.peer.address.to_string(),
+            offset_ns: member.last_offset.unwrap_or(measured.offset).ahead().as_nanos(),
+            delay_ns: member.least_delay().unwrap_or_default().as_nanos(),
+            skew_ppb: measured.estimate.skew.as_ppb(),
+            error_bound_ns: measured.estimate.error_bound.as_nanos(),
+            offset_error_ns: measured.estimate.offset_error.as_nanos(),
+            counted: reason.is_none(),
+            reason: reason.map(str::to_owned),
+            last_heard_ms: (now - member.last_heard).max(Span::ZERO).as_nanos() / 1_000_000,
+            retransmissions: member.retransmissions,
+        })
+    }
+}

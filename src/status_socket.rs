@@ -1,0 +1,146 @@
+//! The Unix socket through which `berkeleyd status` looks into a running node: whoever connects gets one JSON object and
+//! a line break, and the connection is closed. It takes no orders, it reads nothing.
+//!
+//! Only the owner may connect. A client that does not read costs a bounded buffer until it is dropped; it never holds the
+//! loop up.
+
+use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use nix::sys::stat::{Mode, umask};
+
+/// Clients that are served at the same time. More wait in the kernel's queue; a slow one is dropped for the next.
+const CLIENTS: usize = 8;
+
+/// The socket, and the clients that have not taken all of their answer yet.
+#[derive(Debug)]
+pub struct StatusSocket {
+    path: PathBuf,
+    listener: UnixListener,
+    clients: Vec<Client>,
+    first_client: Token,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    token: Token,
+    answer: Vec<u8>,
+    written: usize,
+}
+
+/// Why the status socket cannot be opened.
+#[derive(Debug)]
+pub enum StatusSocketError {
+    /// A running node has it.
+    InUse(PathBuf),
+    /// Something that is no socket lies there.
+    NotASocket(PathBuf),
+    /// The system refuses.
+    System(PathBuf, io::Error),
+}
+
+impl std::fmt::Display for StatusSocketError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InUse(path) => write!(
+                f,
+                "status socket {} is in use by another node: give this one another with --status-socket",
+                path.display()
+            ),
+            Self::NotASocket(path) => write!(f, "status socket {}: there is a file that is no socket", path.display()),
+            Self::System(path, error) => write!(f, "status socket {}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for StatusSocketError {}
+
+impl StatusSocket {
+    /// Listens at `path`. A socket that a dead node left there is replaced. Uses `first_token` for the listener and the
+    /// ones above it for clients.
+    ///
+    /// # Errors
+    /// The path belongs to somebody else, or cannot be written.
+    pub fn open(path: &Path, registry: &Registry, first_token: Token) -> Result<Self, StatusSocketError> {
+        let system = |error| StatusSocketError::System(path.to_owned(), error);
+        if let Ok(metadata) = std::fs::symlink_metadata(path) {
+            if !metadata.file_type().is_socket() {
+                return Err(StatusSocketError::NotASocket(path.to_owned()));
+            }
+            if StdUnixStream::connect(path).is_ok() {
+                return Err(StatusSocketError::InUse(path.to_owned()));
+            }
+            std::fs::remove_file(path).map_err(system)?;
+        }
+        // The mode is that of the moment of binding: setting it afterwards would leave a gap.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        let mut listener = listener.map_err(system)?;
+        registry.register(&mut listener, first_token, Interest::READABLE).map_err(system)?;
+        Ok(Self { path: path.to_owned(), listener, clients: Vec::new(), first_client: Token(first_token.0 + 1) })
+    }
+
+    /// True when `token` is the listener's or a client's.
+    pub fn owns(&self, token: Token) -> bool {
+        (self.first_client.0 - 1..self.first_client.0 + CLIENTS).contains(&token.0)
+    }
+
+    /// Serves whoever is ready; `answer` is asked for once for each new client.
+    pub fn serve(&mut self, registry: &Registry, mut answer: impl FnMut() -> Vec<u8>) {
+        self.clients.retain_mut(|client| client.write().is_ok_and(|done| !done));
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.welcome(registry, stream, answer()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Drained, or the client is gone already; whatever else it is, the next one may fare better.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn welcome(&mut self, registry: &Registry, stream: UnixStream, answer: Vec<u8>) {
+        if self.clients.len() >= CLIENTS {
+            self.clients.remove(0);
+        }
+        let is_free = |token: &Token| !self.clients.iter().any(|client| client.token == *token);
+        let Some(token) = (0..CLIENTS).map(|index| Token(self.first_client.0 + index)).find(is_free) else {
+            return;
+        };
+        let mut client = Client { stream, token, answer, written: 0 };
+        // Nearly always the answer fits the socket's buffer, and the client is done with here.
+        if client.write().is_ok_and(|done| !done)
+            && registry.register(&mut client.stream, token, Interest::WRITABLE).is_ok()
+        {
+            self.clients.push(client);
+        }
+    }
+}
+
+impl Client {
+    /// Writes what the socket takes; true when that was the rest.
+    fn write(&mut self) -> io::Result<bool> {
+        while let Some(rest) = self.answer.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for StatusSocket {
+    fn drop(&mut self) {
+        // Left behind it would only be replaced at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,105 @@
+//! Frames are decoded, walked through and encoded without touching the heap.
+//!
+//! In a file of its own: the counting allocator takes the place of the usual one in the whole test binary.
+
+use allocation_counter::measure;
+use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::protocol::{
+    Acknowledgement, Announce, Entries, Entry, Frame, Header, Join, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome,
+    Request, Response, peek_domain,
+};
+use berkeleyd::time::{LocalTime, Skew, Span};
+use bytes::BytesMut;
+
+const ENTRY: Entry = Entry {
+    node: NodeId::new(22),
+    node_incarnation: Incarnation::new(77),
+    reference: LocalTime::from_nanos(9_000_112_789),
+    correction: Span::from_micros(-40),
+    rate: Skew::from_ppb(-31_000),
+    error_bound: Span::from_micros(85),
+    rate_error: Skew::from_ppb(50),
+    adjustment: 41,
+};
+
+static ENTRIES: [Entry; MAX_ENTRIES] = [ENTRY; MAX_ENTRIES];
+
+fn messages() -> [Message<'static>; 7] {
+    [
+        Message::Request(Request { t1: LocalTime::from_nanos(1) }),
+        Message::Response(Response {
+            t1: LocalTime::from_nanos(1),
+            t2: LocalTime::from_nanos(2),
+            t3: LocalTime::from_nanos(3),
+            ahead: Span::ZERO,
+            slew: Span::ZERO,
+            rate: Skew::ZERO,
+            error_bound: Span::MAX,
+            adjustment: 0,
+            applied_round: Round::new(0),
+            is_reference: false,
+            is_synchronised: false,
+        }),
+        Message::Correction(Entries::Typed(&ENTRIES)),
+        Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Stepped }),
+        Message::Join(Join { priority: 0, is_reference: false, hears_group: true, master: None }),
+        Message::Leave,
+        Message::Announce(Announce { interval: Span::from_secs(1), priority: 0 }),
+    ]
+}
+
+fn frames() -> [Frame<'static>; 7] {
+    let header = Header {
+        domain: Domain::new(0),
+        round: Round::new(1),
+        term: Term::new(1),
+        sender: NodeId::new(1),
+        incarnation: Incarnation::new(1),
+    };
+    messages().map(|message| Frame { header, message })
+}
+
+/// How often the heap was asked for memory meanwhile.
+fn allocations(work: impl FnOnce()) -> u64 {
+    measure(work).count_total
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+    let mut full = BytesMut::new();
+    assert_ne!(allocations(|| frames().iter().for_each(|frame| frame.encode(&mut full))), 0);
+}
+
+#[test]
+fn encoding_into_a_buffer_with_room_allocates_nothing() {
+    for frame in frames() {
+        let mut out = BytesMut::with_capacity(MAX_FRAME_LEN);
+        let mut array = [0; MAX_FRAME_LEN];
+        assert_eq!(allocations(|| frame.encode(&mut out)), 0, "{frame:?}");
+        assert_eq!(allocations(|| frame.encode(&mut array.as_mut_slice())), 0, "{frame:?}");
+        assert_eq!(out, array[..frame.message.wire_len()]);
+    }
+}
+
+#[test]
+fn decoding_allocates_nothing_whether_it_succeeds_or_not() {
+    for frame in frames() {
+        let mut bytes = BytesMut::new();
+        frame.encode(&mut bytes);
+        let mut entries = 0;
+        let count = allocations(|| {
+            assert!(peek_domain(&bytes).is_some());
+            let decoded = Frame::decode(&bytes);
+            assert!(decoded == Ok(frame));
+            if let Ok(Frame { message: Message::Correction(wire), .. }) = decoded {
+                entries = wire.iter().count();
+            }
+            for end in 0..bytes.len() {
+                assert!(Frame::decode(&bytes[..end]).is_err());
+            }
+        });
+        assert_eq!(count, 0, "{frame:?}");
+        assert_eq!(entries, if matches!(frame.message, Message::Correction(_)) { MAX_ENTRIES } else { 0 });
+    }
+}

@@ -1,0 +1,238 @@
+//! The whole core in virtual time: a master and its slaves, through encoded bytes, against true time that no node sees.
+
+mod support;
+
+use berkeleyd::average::Average;
+use berkeleyd::clock::Applied;
+use berkeleyd::config::{NodeConfig, Role};
+use berkeleyd::context::Event;
+use berkeleyd::counters::DropReason;
+use berkeleyd::identity::NodeId;
+use berkeleyd::time::{Skew, Span};
+use support::{Fault, Network, address, group};
+
+const MASTER: usize = 0;
+
+fn config(number: u64, role: Role) -> NodeConfig {
+    NodeConfig { group: Some(group()), ..NodeConfig::new(NodeId::new(number), role) }
+}
+
+fn minutes(minutes: i64) -> Span {
+    Span::from_secs(60 * minutes)
+}
+
+/// A master with number 1 and slaves with the numbers above, all started at once.
+fn ensemble(faults: &[Fault]) -> Network {
+    let mut network = Network::new();
+    for (number, fault) in (1..).zip(faults) {
+        network.start(config(number, if number == 1 { Role::Master } else { Role::Slave }), *fault);
+    }
+    network
+}
+
+fn off_by(offsets: &[Span]) -> Vec<Fault> {
+    offsets.iter().map(|offset| Fault { offset: *offset, drift: Skew::ZERO }).collect()
+}
+
+#[test]
+fn golden_three_clocks_meet_at_3_05() {
+    // 3:00, 3:25 and 2:50: the textbook's case, with the mean.
+    let mut network = Network::new();
+    for (number, (role, offset)) in (1..).zip([(Role::Master, 0), (Role::Slave, 25), (Role::Slave, -10)]) {
+        let config = NodeConfig { average: Average::Mean, ..config(number, role) };
+        network.start(config, Fault { offset: minutes(offset), drift: Skew::ZERO });
+    }
+    network.run_until(Span::from_secs(1));
+    let slack = Span::from_micros(30);
+    for (index, correction) in [5, -20, 15].into_iter().enumerate() {
+        let stepped = network.members[index].events.iter().find_map(|event| match event {
+            Event::Corrected { applied: Applied::Stepped(step), .. } => Some(*step),
+            _ => None,
+        });
+        let stepped = stepped.expect("the first correction steps");
+        assert!((stepped - minutes(correction)).abs() < slack, "node {index} was corrected by {stepped}");
+        assert!((network.error(index) - minutes(5)).abs() < slack, "node {index} is off by {}", network.error(index));
+    }
+}
+
+#[test]
+fn clocks_seconds_apart_and_drifting_agree_within_a_second_and_stay() {
+    let faults: Vec<Fault> = (0..17)
+        .map(|index| Fault {
+            offset: Span::from_millis(250 * (index % 17) - 2_000),
+            drift: Skew::from_ppm(13 * index - 100),
+        })
+        .collect();
+    let mut network = ensemble(&faults);
+    network.run_until(Span::from_secs(1));
+    assert!(network.spread(0..17) < Span::from_millis(1), "after 1 s: {}", network.spread(0..17));
+    let mut worst = Span::ZERO;
+    network.run_until(Span::from_secs(5));
+    for _ in 0..600 {
+        network.run_for(Span::from_millis(100));
+        worst = worst.max(network.spread(0..17));
+    }
+    assert!(worst < Span::from_micros(15), "from 5 s to 65 s: {worst}");
+    for index in 1..17 {
+        let member = &network.members[index];
+        let bound = member.node.clock().error_bound(member.local(network.now));
+        let error = (network.error(index) - network.error(MASTER)).abs();
+        assert!(error <= bound, "node {index}: {error} outside its bound {bound}");
+    }
+}
+
+#[test]
+fn the_ensemble_runs_at_the_mean_rate_of_its_oscillators() {
+    let drifts = [90, -30, 0, 20];
+    let faults: Vec<Fault> =
+        drifts.iter().map(|ppm| Fault { offset: Span::ZERO, drift: Skew::from_ppm(*ppm) }).collect();
+    let mut network = ensemble(&faults);
+    network.run_until(Span::from_secs(100));
+    let before = network.error(MASTER);
+    network.run_until(Span::from_secs(200));
+    // The mean of the four is 20 ppm: 2 ms in 100 s.
+    let gained = network.error(MASTER) - before;
+    assert!((gained - Span::from_millis(2)).abs() < Span::from_micros(20), "gained {gained}");
+}
+
+#[test]
+fn losses_are_made_up_for_and_corrections_apply_once() {
+    let mut network =
+        ensemble(&off_by(&[Span::ZERO, Span::from_millis(300), Span::from_millis(-700), Span::from_secs(4)]));
+    network.fate = Box::new(|dice, _, _, _| {
+        // A third is lost, a tenth of the rest is late by up to 5 ms.
+        let late = if dice.roll(10) == 0 { dice.roll(5_000_000) } else { 0 };
+        (dice.roll(3) > 0).then(|| Span::from_nanos(50_000 + i64::try_from(late).unwrap()))
+    });
+    network.run_until(Span::from_secs(5));
+    for _ in 0..300 {
+        network.run_for(Span::from_millis(100));
+        let spread = network.spread(0..4);
+        assert!(spread < Span::from_millis(1), "at {}: {spread}", network.now);
+    }
+    for member in &network.members {
+        let steps =
+            member.events.iter().filter(|event| matches!(event, Event::Corrected { applied: Applied::Stepped(_), .. }));
+        assert_eq!(steps.count(), 1, "one step, at the start");
+    }
+    let duplicates: u64 =
+        network.members.iter().map(|m| m.node.counters().dropped(DropReason::DuplicateCorrection)).sum();
+    assert!(duplicates > 0, "with a third lost, some acknowledgements are, and the correction comes again");
+}
+
+#[test]
+fn a_liar_is_left_out_and_moves_nobody() {
+    let mut network = Network::new();
+    for number in 1..=5 {
+        let role = if number == 1 { Role::Master } else { Role::Slave };
+        let mut config = config(number, role);
+        if number == 5 {
+            // It says that it is ahead, and it takes no correction.
+            config.lie = Span::from_millis(400);
+            config.policy.max_correction = Some(Span::from_nanos(1));
+        }
+        network.start(config, Fault::default());
+    }
+    network.run_until(Span::from_secs(20));
+    for index in 0..4 {
+        assert!(network.error(index).abs() < Span::from_micros(100), "node {index} is off by {}", network.error(index));
+    }
+    let master = network.members[MASTER].node.as_master().expect("the master");
+    let left_out: Vec<_> = master.members().filter_map(|m| Some((m.peer.node.get(), m.left_out()?))).collect();
+    assert_eq!(left_out, [(5, "disagrees")]);
+    assert!(network.members[4].node.counters().dropped(DropReason::TooLarge) > 10);
+    assert_eq!(network.members[4].node.refused_correction().map(|refused| refused.is_forward()), Some(false));
+}
+
+#[test]
+fn a_newcomer_follows_and_gets_a_vote_only_after_it_agreed() {
+    let mut network = ensemble(&off_by(&[Span::ZERO, Span::ZERO, Span::ZERO]));
+    network.run_until(Span::from_secs(10));
+    let before = network.error(MASTER);
+    // A machine without a battery-backed clock: it says 1986.
+    let forty_years = minutes(-40 * 365 * 24 * 60);
+    let newcomer = network.start(config(9, Role::Slave), Fault { offset: forty_years, drift: Skew::ZERO });
+    network.run_for(Span::from_millis(500));
+    assert!(network.spread(0..4) < Span::from_millis(1), "corrected within 0.5 s: {}", network.spread(0..4));
+    assert!((network.error(MASTER) - before).abs() < Span::from_micros(50), "the newcomer moved the ensemble");
+    let standings = |network: &Network| -> Vec<Option<&'static str>> {
+        network.members[MASTER]
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Standing { node, left_out } if node.get() == 9 => Some(*left_out),
+                _ => None,
+            })
+            .collect()
+    };
+    network.run_for(Span::from_secs(10));
+    assert_eq!(standings(&network), [Some("newcomer"), None]);
+    assert_eq!(network.members[newcomer].node.counters().dropped(DropReason::StaleRound), 0);
+}
+
+#[test]
+fn a_silent_slave_is_left_out_and_comes_back() {
+    let mut network = ensemble(&off_by(&[Span::ZERO, Span::ZERO, Span::ZERO]));
+    network.run_until(Span::from_secs(10));
+    let cut = network.now;
+    network.fate = Box::new(|_, from, to, _| (from != 2 && to != 2).then_some(Span::from_micros(60)));
+    network.run_for(Span::from_secs(10));
+    assert_eq!(network.members[2].node.master(), None, "cut off at {cut}, it hears no master");
+    assert!(network.members[2].node.is_synchronised(network.members[2].local(network.now)), "holdover: still good");
+    let is_silent =
+        |network: &Network| network.members[MASTER].node.as_master().expect("master").members().any(|m| m.is_silent());
+    assert!(is_silent(&network));
+    network.fate = Box::new(|_, _, _, _| Some(Span::from_micros(60)));
+    network.run_for(Span::from_secs(3));
+    assert!(!is_silent(&network));
+    assert_eq!(network.members[2].node.master(), Some(NodeId::new(1)));
+    assert!(network.spread(0..3) < Span::from_micros(50), "{}", network.spread(0..3));
+}
+
+#[test]
+fn a_restarted_master_is_followed_under_a_higher_term() {
+    let mut network = ensemble(&off_by(&[Span::ZERO, Span::from_millis(5), Span::from_millis(-5)]));
+    network.run_until(Span::from_secs(5));
+    network.kill(MASTER);
+    network.run_for(Span::from_millis(300));
+    let restarted = network.start(config(1, Role::Master), Fault { offset: Span::from_millis(1), drift: Skew::ZERO });
+    network.run_for(Span::from_secs(2));
+    for index in 1..3 {
+        assert_eq!(network.members[index].node.term(), network.members[restarted].node.term());
+        assert_eq!(network.members[index].node.term().get(), 2);
+    }
+    assert!(network.spread([1, 2, restarted]) < Span::from_millis(7));
+    network.run_for(Span::from_secs(30));
+    assert!(network.spread([1, 2, restarted]) < Span::from_micros(50), "{}", network.spread([1, 2, restarted]));
+}
+
+#[test]
+fn unicast_without_a_group_works_and_strangers_are_not_heard() {
+    let mut network = Network::new();
+    let unicast = |number, role, peers: &[usize]| NodeConfig {
+        peers: peers.iter().map(|index| address(*index)).collect(),
+        ..NodeConfig::new(NodeId::new(number), role)
+    };
+    network.start(unicast(1, Role::Master, &[1, 2]), Fault::default());
+    network.start(unicast(2, Role::Slave, &[0]), Fault { offset: Span::from_secs(1), drift: Skew::ZERO });
+    network.start(unicast(3, Role::Slave, &[0]), Fault { offset: Span::from_secs(-1), drift: Skew::ZERO });
+    network.start(unicast(4, Role::Slave, &[0]), Fault { offset: Span::from_secs(7), drift: Skew::ZERO });
+    network.run_until(Span::from_secs(3));
+    assert!(network.spread(0..3) < Span::from_micros(100), "{}", network.spread(0..3));
+    assert!(network.members[0].node.counters().dropped(DropReason::NotAPeer) > 0);
+    assert_eq!(network.error(3), Span::from_secs(7), "it was never asked");
+}
+
+#[test]
+fn every_average_brings_honest_clocks_together() {
+    for average in Average::ALL {
+        let mut network = Network::new();
+        for number in 1..=5_i64 {
+            let role = if number == 1 { Role::Master } else { Role::Slave };
+            let config = NodeConfig { average, ..config(u64::try_from(number).unwrap(), role) };
+            network.start(config, Fault { offset: Span::from_millis(number * 3), drift: Skew::from_ppm(number * 10) });
+        }
+        network.run_until(Span::from_secs(20));
+        assert!(network.spread(0..5) < Span::from_micros(20), "{average}: {}", network.spread(0..5));
+    }
+}

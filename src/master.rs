@@ -515,7 +515,7 @@ impl Master {
         let of_slaves = ensemble.verdicts.iter().skip(1).copied();
         for ((node, measured), verdict) in measured.iter().zip(of_slaves.clone()) {
             if let Some(member) = self.members.get_mut(node)
-                && member.judged(measured.offset, ensemble.offset, context.config.gamma, verdict)
+                && member.judged(measured.offset, ensemble.offset, context.config.gamma, verdict, !is_founded)
             {
                 context.tell(Event::Standing { node: *node, left_out: member.left_out() });
             }

@@ -279,10 +279,28 @@ impl Member {
         Reading { offset: measured.offset, error_bound: measured.estimate.error_bound, weight: None, standing }
     }
 
-    /// Remembers what an average made of it, and whether it agreed. Tells whether the verdict is new.
-    pub fn judged(&mut self, offset: Offset, ensemble: Offset, gamma: Span, verdict: Verdict) -> bool {
-        self.agreeing = if offset.distance(ensemble) <= gamma { self.agreeing.saturating_add(1) } else { 0 };
+    /// Remembers what an average made of it. Tells whether the verdict is new. `is_founder`: it had a vote in the first
+    /// average, so that it is no newcomer afterwards.
+    pub fn judged(
+        &mut self,
+        offset: Offset,
+        ensemble: Offset,
+        gamma: Span,
+        verdict: Verdict,
+        is_founder: bool,
+    ) -> bool {
+        let agrees = offset.distance(ensemble) <= gamma;
+        self.agreeing = match (is_founder, agrees) {
+            (true, _) => PROBATION,
+            (false, true) => self.agreeing.saturating_add(1),
+            (false, false) => 0,
+        };
         self.last_offset = Some(offset);
+        // Whoever disagrees is on probation ever after; that it disagrees says more.
+        let verdict = match verdict {
+            Verdict::LeftOut(Reason::Newcomer) if !agrees => Verdict::LeftOut(Reason::Disagrees),
+            verdict @ (Verdict::Counted | Verdict::LeftOut(_)) => verdict,
+        };
         self.verdict.replace(verdict) != Some(verdict)
     }
 

@@ -45,9 +45,8 @@ fn golden_three_clocks_meet_at_3_05() {
     network.run_until(Span::from_secs(1));
     let slack = Span::from_micros(30);
     for (index, correction) in [5, -20, 15].into_iter().enumerate() {
-        let stepped = network.members[index].events.iter().find_map(|event| match event {
-            Event::Corrected { applied: Applied::Stepped(step), .. } => Some(*step),
-            _ => None,
+        let stepped = network.members[index].events.iter().find_map(|event| {
+            if let Event::Corrected { applied: Applied::Stepped(step), .. } = event { Some(*step) } else { None }
         });
         let stepped = stepped.expect("the first correction steps");
         assert!((stepped - minutes(correction)).abs() < slack, "node {index} was corrected by {stepped}");
@@ -155,18 +154,12 @@ fn a_newcomer_follows_and_gets_a_vote_only_after_it_agreed() {
     network.run_for(Span::from_millis(500));
     assert!(network.spread(0..4) < Span::from_millis(1), "corrected within 0.5 s: {}", network.spread(0..4));
     assert!((network.error(MASTER) - before).abs() < Span::from_micros(50), "the newcomer moved the ensemble");
-    let standings = |network: &Network| -> Vec<Option<&'static str>> {
-        network.members[MASTER]
-            .events
-            .iter()
-            .filter_map(|event| match event {
-                Event::Standing { node, left_out } if node.get() == 9 => Some(*left_out),
-                _ => None,
-            })
-            .collect()
+    let standing_of = |event: &Event| {
+        if let Event::Standing { node, left_out } = event { (node.get() == 9).then_some(*left_out) } else { None }
     };
     network.run_for(Span::from_secs(10));
-    assert_eq!(standings(&network), [Some("newcomer"), None]);
+    let standings: Vec<_> = network.members[MASTER].events.iter().filter_map(standing_of).collect();
+    assert_eq!(standings, [Some("newcomer"), None]);
     assert_eq!(network.members[newcomer].node.counters().dropped(DropReason::StaleRound), 0);
 }
 

@@ -1,0 +1,451 @@
+#!/usr/bin/env python3
+"""A berkeleyd slave, written from PROTOCOL.md (version 1) alone.
+
+It joins one master, answers its requests, applies its corrections and leaves after a given number of them.
+Every event is one JSON object on one line of standard output.
+"""
+
+import argparse
+import ipaddress
+import json
+import secrets
+import socket
+import struct
+import sys
+import time
+from collections import namedtuple
+
+MAGIC = b"BK"
+VERSION = 1
+REQUEST, RESPONSE, CORRECTION, ACKNOWLEDGEMENT, JOIN, LEAVE, ANNOUNCE = range(1, 8)
+STEPPED, SLEWED, REFUSED = 1, 2, 3
+OUTCOMES = {STEPPED: "stepped", SLEWED: "slewed", REFUSED: "refused"}
+AUTHENTICATED = 1 << 0  # header.flags
+SYNCHRONISED = 1 << 1  # response_flags
+TRAILER_SIZE = 20
+MAX_ENTRIES = 24
+LIMIT = 2**62 - 1
+NOT_KNOWN = 2**63 - 1
+PPT = 10**12
+SECOND = 10**9
+MAX_SLEW_PPT = 500 * 10**6
+MAX_REFERENCE_DISTANCE = 4 * SECOND
+# Timers, in seconds.
+FIRST_JOIN_DELAY, LAST_JOIN_DELAY, JOIN_SPACING, MASTER_SILENCE = 0.1, 1.0, 0.1, 1.0
+
+RANGES = {
+    "any": lambda value: True,
+    "term": lambda value: value <= 2**48,
+    "identity": lambda value: value != 0,
+    "local": lambda value: 0 <= value <= LIMIT,
+    "span": lambda value: -LIMIT <= value <= LIMIT,
+    "interval": lambda value: 0 < value <= LIMIT,
+    "bound": lambda value: 0 <= value <= LIMIT or value == NOT_KNOWN,
+    "rate": lambda value: -(10**11) <= value <= 10**11,
+    "outcome": lambda value: value in OUTCOMES,
+}
+
+
+class Dropped(Exception):
+    """Something received is dropped; `reason` is the document's name of the counter."""
+
+    def __init__(self, reason):
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Layout:
+    """A fixed run of fields: how they are packed, what they are called and which values they may have."""
+
+    def __init__(self, name, form, **kinds):
+        self.struct = struct.Struct(form)
+        self.size = self.struct.size
+        self.record = namedtuple(name, kinds)
+        self._checks = [RANGES[kind] for kind in kinds.values()]
+
+    def unpack(self, data, offset=0):
+        return self.record._make(self.struct.unpack_from(data, offset))
+
+    def valid(self, record):
+        return all(check(value) for check, value in zip(self._checks, record))
+
+
+HEADER = Layout("Header", ">2sBBHHIIQQQ", magic="any", version="any", type="any", flags="any", length="any",
+                domain="any", round="any", term="term", sender="identity", incarnation="identity")
+ENTRY = Layout("Entry", ">QQqqqqII", node="any", node_incarnation="any", reference="local", correction="span",
+               rate="rate", error_bound="bound", rate_error="any", adjustment="any")
+BODIES = {
+    REQUEST: Layout("Request", ">q64x", t1="local"),
+    RESPONSE: Layout("Response", ">7q2IH6x", t1="local", t2="local", t3="local", ahead="span", slew="span",
+                     rate="rate", error_bound="bound", adjustment="any", applied_round="any", response_flags="any"),
+    CORRECTION: Layout("Correction", ">H6x", count="any"),
+    ACKNOWLEDGEMENT: Layout("Acknowledgement", ">IB3x", adjustment="any", outcome="outcome"),
+    JOIN: Layout("Join", ">iH2xQQ48x", priority="any", join_flags="any", master="any", master_incarnation="any"),
+    LEAVE: Layout("Leave", ">8x"),
+    ANNOUNCE: Layout("Announce", ">qi60x", interval="interval", priority="any"),
+}
+
+Frame = namedtuple("Frame", "header body entries")
+Master = namedtuple("Master", "node incarnation address")
+
+
+def encode(kind, domain, round_, term, sender, incarnation, *values):
+    """The bytes of a frame without entries and trailer."""
+    layout = BODIES[kind]
+    header = HEADER.struct.pack(MAGIC, VERSION, kind, 0, HEADER.size + layout.size, domain, round_, term, sender,
+                                incarnation)
+    return header + layout.struct.pack(*values)
+
+
+def decode(data, domain):
+    """The frame in a datagram, checked in the order of section 6; raises Dropped."""
+    if len(data) >= 12 and data[:2] == MAGIC and int.from_bytes(data[8:12], "big") != domain:
+        raise Dropped("other_domain")
+    if len(data) < HEADER.size:
+        raise Dropped("too_short")
+    header = HEADER.unpack(data)
+    if header.magic != MAGIC:
+        raise Dropped("magic")
+    if header.version != VERSION:
+        raise Dropped("version")
+    layout = BODIES.get(header.type)
+    if layout is None:
+        raise Dropped("type")
+    first_entry = HEADER.size + layout.size
+    if header.length != len(data) or len(data) < first_entry:
+        raise Dropped("length")
+    body = layout.unpack(data, HEADER.size)
+    count = body.count if header.type == CORRECTION else 0
+    end = first_entry + count * ENTRY.size
+    authenticated = header.flags & AUTHENTICATED
+    if len(data) != end + (TRAILER_SIZE if authenticated else 0):
+        raise Dropped("length")
+    if header.type == CORRECTION and not 1 <= count <= MAX_ENTRIES:
+        raise Dropped("count")
+    if authenticated:
+        raise Dropped("authenticated")
+    entries = [ENTRY.unpack(data, offset) for offset in range(first_entry, end, ENTRY.size)]
+    if not (HEADER.valid(header) and layout.valid(body) and all(map(ENTRY.valid, entries))):
+        raise Dropped("out_of_range")
+    return Frame(header, body, entries)
+
+
+class LocalClock:
+    """CLOCK_MONOTONIC_RAW, made to run fast by `drift_ppt` from now on."""
+
+    def __init__(self, drift_ppt=0):
+        self._drift_ppt = drift_ppt
+        self._start = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+
+    def now(self):
+        raw = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+        return raw + (raw - self._start) * self._drift_ppt // PPT
+
+    def with_system(self):
+        """(local time, CLOCK_REALTIME) of one moment: the tightest of a few sandwiches."""
+        best = None
+        for _ in range(5):
+            before = time.clock_gettime_ns(time.CLOCK_REALTIME)
+            local = self.now()
+            after = time.clock_gettime_ns(time.CLOCK_REALTIME)
+            if best is None or after - before < best[0]:
+                best = (after - before, local, (before + after) // 2)
+        return best[1:]
+
+
+class DisciplinedClock:
+    """Section 1's mapping of the local clock. All arguments called `local` are local times."""
+
+    def __init__(self, local, value):
+        self.rate = 0
+        self._reference, self._target_there = local, value
+        self._slew, self._slew_start = 0, local
+        self._error_bound, self._rate_error = NOT_KNOWN, 0
+
+    def target(self, local):
+        elapsed = local - self._reference
+        return self._target_there + elapsed + self.rate * elapsed // PPT
+
+    def slew(self, local):
+        """What the clock still has to gain on its target."""
+        left = max(0, abs(self._slew) - (local - self._slew_start) * MAX_SLEW_PPT // PPT)
+        return left if self._slew > 0 else -left
+
+    def read(self, local):
+        return self.target(local) - self.slew(local)
+
+    def error_bound(self, local):
+        if self._error_bound == NOT_KNOWN:
+            return NOT_KNOWN
+        grown = -(-self._rate_error * abs(local - self._reference) // PPT)
+        bound = self._error_bound + grown + abs(self.slew(local))
+        return bound if bound <= LIMIT else NOT_KNOWN
+
+    def apply(self, entry, local, step):
+        """Takes the target of a correction: at once, or slewing from the value that the clock has at `local`."""
+        value = self.read(local)
+        self._target_there = self.target(entry.reference) + entry.correction
+        self._reference, self.rate = entry.reference, entry.rate
+        self._slew, self._slew_start = 0 if step else self.target(local) - value, local
+        self._error_bound, self._rate_error = entry.error_bound, entry.rate_error
+
+
+class Slave:
+    """The slave's side of the protocol, on a bound UDP socket.
+
+    `peer` is the only configured peer, `emit` is called with each event, `timer` tells seconds to the timers.
+    """
+
+    def __init__(self, sock, peer, emit, domain=0, node=None, clock_offset=0, drift_ppt=0, limit=2**60,
+                 timer=time.monotonic):
+        self._socket, self._peer, self._emit, self._timer = sock, peer, emit, timer
+        self._domain, self._limit = domain, limit
+        self.node = node or draw_identity()
+        self.incarnation = draw_identity()
+        self._local = LocalClock(drift_ppt)
+        local, system = self._local.with_system()
+        self._clock = DisciplinedClock(local, system + clock_offset)
+        self._master, self._term = None, 0
+        self.applied = 0
+        self._applied_round, self._applied_outcome = 0, None
+        self._heard = self._asked = self._last_join = float("-inf")
+        self._start_joining()
+        self._handlers = {REQUEST: self._on_request, CORRECTION: self._on_correction, LEAVE: self._on_leave,
+                          ANNOUNCE: self._on_announce}
+
+    def run(self, corrections, timeout):
+        """Takes part until `corrections` are applied; False if that takes longer than `timeout` seconds."""
+        deadline = self._timer() + timeout
+        try:
+            while self.applied < corrections and self._timer() < deadline:
+                self.run_timers()
+                self.receive(min(deadline, self._next_timer()) - self._timer())
+        finally:
+            self._leave()
+        return self.applied >= corrections
+
+    def receive(self, timeout):
+        """Handles one datagram, waiting at most `timeout` seconds for it."""
+        self._socket.settimeout(max(timeout, 0))
+        try:
+            data, address = self._socket.recvfrom(65536)
+        except (socket.timeout, BlockingIOError):
+            return
+        arrival = self._local.now()
+        try:
+            self._handle(data, address, arrival)
+        except Dropped as drop:
+            self._event("dropped", reason=drop.reason, source="%s:%d" % address)
+
+    def run_timers(self):
+        """Notices that the master is lost; repeats the join until asked."""
+        now = self._timer()
+        if not self._joining and now >= self._next_timer():
+            self._lose_master("silent")
+        if self._joining and now >= self._next_timer():
+            self._join()
+            self._next_join = now + self._join_delay
+            self._join_delay = min(2 * self._join_delay, LAST_JOIN_DELAY)
+
+    def _next_timer(self):
+        if self._joining:
+            return max(self._next_join, self._last_join + JOIN_SPACING)
+        return self._heard + MASTER_SILENCE
+
+    def _handle(self, data, address, arrival):
+        frame = decode(data, self._domain)
+        header = frame.header
+        if header.sender == self.node:
+            raise Dropped("own_frame" if header.incarnation == self.incarnation else "duplicate_node_id")
+        if address != self._peer:
+            raise Dropped("not_a_peer")
+        handler = self._handlers.get(header.type)
+        if handler is None:
+            raise Dropped("wrong_role")
+        self._check_master(header, address)
+        self._heard = self._timer()
+        handler(frame, arrival)
+
+    def _check_master(self, header, address):
+        """Lets pass what the followed master sent, and follows a new one; raises Dropped for all others."""
+        sender = Master(header.sender, header.incarnation, address)
+        if header.term > self._term:
+            if header.type not in (REQUEST, ANNOUNCE):
+                raise Dropped("stranger")
+            self._master, self._term = sender, header.term
+            self._applied_round = 0
+            self._asked = self._timer()
+            self._start_joining()
+            self._event("following", master=sender.node, master_incarnation=sender.incarnation, term=self._term)
+        elif header.term < self._term or sender != self._master:
+            if header.type == ANNOUNCE:
+                self._join_if_due()
+            raise Dropped("stale_term")
+
+    def _on_request(self, frame, arrival):
+        header, t1 = frame.header, frame.body.t1
+        clock = self._clock
+        t3 = self._local.now()
+        self._send(self._master.address, RESPONSE, header.round, t1, arrival, t3, clock.read(t3) - t3, clock.slew(t3),
+                   clock.rate, clock.error_bound(t3), self._adjustment(), self._applied_round,
+                   SYNCHRONISED if self.applied else 0)
+        self._asked = self._timer()
+        if self._joining:
+            self._joining = False
+            self._event("joined", node=self.node, incarnation=self.incarnation, master=header.sender,
+                        master_incarnation=header.incarnation, term=header.term)
+        self._event("request", round=header.round, term=header.term, t1=t1, t2=arrival, t3=t3)
+
+    def _on_correction(self, frame, arrival):
+        for entry in frame.entries:
+            if entry.node == self.node:
+                try:
+                    self._correct(frame.header, entry)
+                except Dropped as drop:
+                    self._event("dropped", reason=drop.reason, round=frame.header.round)
+
+    def _correct(self, header, entry):
+        """Applies, refuses or drops one entry that bears this node's number."""
+        if entry.node_incarnation != self.incarnation:
+            raise Dropped("stale_incarnation")
+        if self._applied_round and header.round == self._applied_round:
+            self._acknowledge(header.round, self._applied_outcome)
+            raise Dropped("duplicate_correction")
+        if header.round <= self._applied_round:
+            raise Dropped("stale_round")
+        if entry.adjustment != self._adjustment():
+            raise Dropped("stale_adjustment")
+        local = self._local.now()
+        if abs(entry.reference - local) > MAX_REFERENCE_DISTANCE:
+            raise Dropped("late_correction")
+        if abs(entry.correction) > self._limit:
+            outcome = REFUSED
+        else:
+            outcome = SLEWED if self.applied else STEPPED
+            self._clock.apply(entry, local, step=outcome == STEPPED)
+            self.applied += 1
+            self._applied_round, self._applied_outcome = header.round, outcome
+        local, system = self._local.with_system()
+        self._acknowledge(header.round, outcome)
+        self._event("correction", round=header.round, correction_ns=entry.correction, rate_ppt=entry.rate,
+                    error_bound_ns=None if entry.error_bound == NOT_KNOWN else entry.error_bound,
+                    outcome=OUTCOMES[outcome], disciplined_minus_system_ns=self._clock.read(local) - system)
+        if outcome == REFUSED:
+            raise Dropped("too_large")
+
+    def _on_leave(self, frame, arrival):
+        self._lose_master("leave")
+
+    def _on_announce(self, frame, arrival):
+        patience = max(3 * frame.body.interval / SECOND, 1.0)
+        if self._timer() - self._asked >= patience:
+            self._join_if_due()
+
+    def _start_joining(self):
+        self._joining, self._next_join, self._join_delay = True, self._timer(), FIRST_JOIN_DELAY
+
+    def _lose_master(self, why):
+        """Holdover: the clock goes on, the master stays the one followed in its term, and joins begin again."""
+        self._start_joining()
+        self._event("lost", reason=why)
+
+    def _join_if_due(self):
+        if self._timer() - self._last_join >= JOIN_SPACING:
+            self._join()
+
+    def _join(self):
+        """Only frames of the peer get past `not_a_peer`, so every join, asked for or not, goes to it."""
+        node, incarnation = self._master[:2] if self._master else (0, 0)
+        self._send(self._peer, JOIN, 0, 0, 0, node, incarnation)
+        self._last_join = self._timer()
+
+    def _acknowledge(self, round_, outcome):
+        self._send(self._master.address, ACKNOWLEDGEMENT, round_, self._adjustment(), outcome)
+
+    def _leave(self):
+        if self._master:
+            self._send(self._master.address, LEAVE, 0)
+            self._event("left")
+
+    def _adjustment(self):
+        return self.applied % 2**32
+
+    def _send(self, address, kind, round_, *values):
+        self._socket.sendto(
+            encode(kind, self._domain, round_, self._term, self.node, self.incarnation, *values), address)
+
+    def _event(self, name, **details):
+        self._emit({"event": name, **details})
+
+
+def draw_identity():
+    """A random number from 1 to 2^48 - 1."""
+    return 1 + secrets.randbelow(2**48 - 1)
+
+
+def print_event(event):
+    print(json.dumps(event), flush=True)
+
+
+def socket_address(text):
+    """An IPv4 address and port, as the socket module has them."""
+    host, _, port = text.rpartition(":")
+    return str(ipaddress.IPv4Address(host)), number(0, 65535)(port)
+
+
+def number(low, high):
+    """A parser of integers from `low` to `high`."""
+    def parse(text):
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+    return parse
+
+
+def scaled(unit, low, high):
+    """A parser of decimal numbers from `low` to `high`; gives a whole number of 1/`unit`."""
+    def parse(text):
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return round(value * unit)
+    return parse
+
+
+def parse_arguments(arguments):
+    parser = argparse.ArgumentParser(description="A berkeleyd slave that leaves after a number of corrections.")
+    parser.add_argument("--master", type=socket_address, required=True, metavar="IP:PORT")
+    parser.add_argument("--bind", type=socket_address, default=("127.0.0.1", 0), metavar="IP:PORT")
+    parser.add_argument("--domain", type=number(0, 2**32 - 1), default=0, metavar="N")
+    parser.add_argument("--node-id", type=number(1, 2**64 - 1), metavar="N", help="default: random")
+    parser.add_argument("--clock-offset", type=scaled(SECOND, -1e9, 1e9), default=0, metavar="SECONDS",
+                        help="what the disciplined clock is ahead of the system's at start")
+    parser.add_argument("--drift", type=scaled(10**6, -1e5, 1e5), default=0, metavar="PPM",
+                        help="how fast the local clock runs")
+    parser.add_argument("--limit", type=scaled(SECOND, 0, 1e9), default=2**60, metavar="SECONDS",
+                        help="refuse larger corrections")
+    parser.add_argument("--corrections", type=number(1, 2**32 - 1), default=3, metavar="N")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = parse_arguments(arguments)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(options.bind)
+            slave = Slave(sock, options.master, print_event, options.domain, options.node_id, options.clock_offset,
+                          options.drift, options.limit)
+            done = slave.run(options.corrections, options.timeout)
+    except OSError as error:
+        print("peer: %s" % error, file=sys.stderr)
+        return 1
+    if not done:
+        print("peer: %d of %d corrections applied within %g s"
+              % (slave.applied, options.corrections, options.timeout), file=sys.stderr)
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

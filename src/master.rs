@@ -52,6 +52,9 @@ const ATTEMPTS: u32 = 4;
 /// The founders' bursts may take this long, from the first answer of the first of them. Longer would keep those who
 /// are there waiting for those who trickle in.
 const FOUNDING_PATIENCE: Span = Span::from_millis(400);
+/// A join may raise the term, and have it announced to everybody, once in this time: forged ones shall not make the
+/// master flood its own group.
+const TERM_PAUSE: Span = Span::from_millis(100);
 /// Nodes that joined and have not answered yet.
 const CANDIDATES: usize = 256;
 /// A candidate that has not answered for so long makes room for another.
@@ -96,6 +99,8 @@ enum Stage {
 #[derive(Debug)]
 pub struct Master {
     term: Term,
+    /// When a join raised it last.
+    last_raise: Option<LocalTime>,
     round: Round,
     stage: Stage,
     members: BTreeMap<NodeId, Member>,
@@ -112,6 +117,7 @@ impl Master {
     pub fn new(context: &mut Context, now: LocalTime) -> Self {
         let mut master = Self {
             term: Term::default(),
+            last_raise: None,
             round: Round::default(),
             stage: Stage::Alone,
             members: BTreeMap::new(),
@@ -244,7 +250,9 @@ impl Master {
     /// A node looks for a master. It is asked once, where it says it is; its answer makes it a member.
     fn on_join(&mut self, context: &mut Context, from: SocketAddr, now: LocalTime, header: &Header, join: &Join) {
         let is_ours = join.master == Some((context.config.node_id, context.incarnation));
-        if header.term > self.term || (header.term == self.term && !is_ours) {
+        let is_unknown = header.term > self.term || (header.term == self.term && !is_ours);
+        if is_unknown && self.last_raise.is_none_or(|last| now - last >= TERM_PAUSE) {
+            self.last_raise = Some(now);
             self.take_term(context, header.term, now);
         }
         let peer = Peer::new(header.sender, header.incarnation, from, join, context.config.group.is_some());

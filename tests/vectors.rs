@@ -485,7 +485,7 @@ fn limits_in_the_text_are_those_of_the_code() {
     assert!(correction_len(MAX_ENTRIES) + TRAILER_LEN <= MAX_FRAME_LEN);
     assert!(correction_len(MAX_ENTRIES + 1) + TRAILER_LEN > MAX_FRAME_LEN);
 
-    let ranges = table("Units", ["kind", "range"]);
+    let ranges = table("Units", ["kind", "range (both ends included)"]);
     let range_of = |kind| ranges.iter().find(|[name, _]| name == kind).map(|[_, range]| range.as_str());
     assert_eq!(WIRE_LIMIT, 1 << 62);
     assert_eq!(range_of("local time"), Some("0 to 2^62 - 1"));

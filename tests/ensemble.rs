@@ -200,6 +200,46 @@ fn a_restarted_master_is_followed_under_a_higher_term() {
 }
 
 #[test]
+fn a_slew_in_progress_is_not_corrected_twice() {
+    let mut network = ensemble(&off_by(&[Span::ZERO, Span::ZERO, Span::ZERO]));
+    network.run_until(Span::from_secs(5));
+    network.kill(MASTER);
+    // The new master is 60 ms off: it steps, being new; the slaves have been corrected before and slew.
+    let other = Fault { offset: Span::from_millis(60), drift: Skew::ZERO };
+    let restarted = network.start(NodeConfig { average: Average::Mean, ..config(1, Role::Master) }, other);
+    network.run_for(Span::from_secs(10));
+    // The mean of 60, 0 and 0 ms. Nobody is there yet, but everybody is on the way to the same place.
+    for index in [1, 2, restarted] {
+        let member = &network.members[index];
+        let slew = member.node.clock().slew(member.local(network.now));
+        let target = network.error(index) + slew;
+        assert!((target - Span::from_millis(20)).abs() < Span::from_micros(50), "node {index} goes to {target}");
+        assert_eq!(slew > Span::from_millis(10), index != restarted, "node {index} slews by {slew}");
+    }
+}
+
+#[test]
+fn a_lost_correction_is_repeated_before_the_next_round() {
+    const CORRECTION: u8 = 3;
+    let mut network = Network::new();
+    for number in 1..=2 {
+        let role = if number == 1 { Role::Master } else { Role::Slave };
+        let config = NodeConfig { min_interval: Span::from_secs(1), ..config(number, role) };
+        network.start(config, Fault { offset: Span::from_secs(i64::try_from(number).unwrap()), drift: Skew::ZERO });
+    }
+    let mut lost = 0;
+    network.fate = Box::new(move |_, _, _, bytes| {
+        let is_lost = bytes[3] == CORRECTION && lost < 2;
+        lost += u32::from(is_lost);
+        (!is_lost).then_some(Span::from_micros(50))
+    });
+    network.run_until(Span::from_millis(500));
+    assert!(network.spread(0..2) < Span::from_millis(1), "{}", network.spread(0..2));
+    let master = network.members[MASTER].node.as_master().expect("the master");
+    assert_eq!(master.members().map(|member| member.retransmissions).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn unicast_without_a_group_works_and_strangers_are_not_heard() {
     let mut network = Network::new();
     let unicast = |number, role, peers: &[usize]| NodeConfig {

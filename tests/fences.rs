@@ -191,6 +191,16 @@ fn nobody_is_followed_at_a_stale_term_and_in_one_term_only_one() {
 }
 
 #[test]
+fn a_master_that_spoke_once_is_lost_after_a_second() {
+    let mut slave = Subject::new(Role::Slave);
+    slave.receive(at(1), &announce(3));
+    let lost = slave.node.poll_timeout().expect("it waits for the master to fall silent");
+    assert_eq!(lost - NOW, Span::from_secs(1));
+    slave.node.handle_timeout(lost);
+    assert_eq!((slave.node.master(), slave.node.term()), (None, Term::new(3)));
+}
+
+#[test]
 fn frames_for_others_and_of_oneself_are_dropped_first() {
     for role in [Role::Slave, Role::Master] {
         let mut node = Subject::new(role);
@@ -230,8 +240,9 @@ fn master_with_member() -> (Subject, LocalTime) {
     (master, t1)
 }
 
+#[expect(clippy::expect_used, reason = "a helper of tests")]
 fn t1_of(sent: &[(SocketAddr, Vec<u8>)]) -> LocalTime {
-    let requests = sent.iter().filter_map(|(to, datagram)| match Frame::decode(datagram).expect("legal").message {
+    let mut requests = sent.iter().filter_map(|(to, datagram)| match Frame::decode(datagram).expect("legal").message {
         Message::Request(request) if *to == at(1) => Some(request.t1),
         Message::Request(_)
         | Message::Response(_)
@@ -241,7 +252,7 @@ fn t1_of(sent: &[(SocketAddr, Vec<u8>)]) -> LocalTime {
         | Message::Leave
         | Message::Announce(_) => None,
     });
-    requests.last().expect("a request")
+    requests.next_back().expect("a request")
 }
 
 fn response(t1: LocalTime) -> Response {
@@ -270,6 +281,7 @@ fn a_response_counts_once_and_only_when_asked_for() {
     master.drops_at(now, DropReason::Stranger, at(2), &good);
     let other_life = Header { incarnation: Incarnation::new(78), ..header(MASTER, 1, 0) };
     master.drops_at(now, DropReason::StaleIncarnation, at(1), &bytes(other_life, Message::Response(response(t1))));
+    master.drops_at(now, DropReason::DuplicateNodeId, at(3), &bytes(other_life, Message::Response(response(t1))));
     master.drops_at(now, DropReason::Stranger, at(3), &bytes(header(33, 1, 0), Message::Response(response(t1))));
     let unasked = response(t1 + Span::from_nanos(1));
     master.drops_at(now, DropReason::Unsolicited, at(1), &from_member(Message::Response(unasked)));

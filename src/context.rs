@@ -10,13 +10,27 @@ use crate::clock::{Applied, DisciplinedClock, TooLarge};
 use crate::config::NodeConfig;
 use crate::counters::{Counters, DropReason};
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::protocol::{Acknowledgement, Entry, Request};
+use crate::protocol::{Acknowledgement, Entry, Header, Request};
+use crate::stamp::Stamp;
 use crate::time::{LocalTime, Span};
 
 /// A master never lets this much time pass without announcing itself; slaves lose it after [`SILENCE`].
 pub const HEARTBEAT: Span = Span::from_millis(250);
 /// A master that is not heard for this long is lost: four heartbeats, so that one lost datagram, or two, mean nothing.
 pub const SILENCE: Span = Span::from_secs(1);
+
+/// Who sent a frame, when and by what header: all of it that the roles need beside the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Whose it is, as the network says.
+    pub from: SocketAddr,
+    /// When it passed the wire.
+    pub stamp: Stamp,
+    /// When the driver got it.
+    pub now: LocalTime,
+    /// Whose it is, as it says itself, and of what term and round.
+    pub header: Header,
+}
 
 /// A frame that waits to be sent. What depends on the instant of sending is filled in when it is handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -27,15 +27,12 @@ use std::net::SocketAddr;
 
 use crate::average::{Reading, Standing, Verdict};
 use crate::clock::Correction;
-use crate::context::{Context, Event, HEARTBEAT, Outgoing};
+use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing};
 use crate::counters::DropReason;
 use crate::estimator::Judgement;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::member::{Asking, BadResponse, Delivery, Measured, Member, Peer, SILENT_ROUNDS, is_plausible};
-use crate::protocol::{
-    Acknowledgement, Announce, Entry, Header, Join, MAX_ENTRIES, Message, Outcome, Request, Response,
-};
-use crate::stamp::Stamp;
+use crate::protocol::{Acknowledgement, Announce, Entry, Join, MAX_ENTRIES, Message, Outcome, Request, Response};
 use crate::time::{LocalTime, Offset, Skew, Span};
 use crate::timers::Timers;
 
@@ -171,22 +168,15 @@ impl Master {
     }
 
     /// Takes in one legal frame of this domain from somebody else.
-    pub fn handle(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        stamp: Stamp,
-        now: LocalTime,
-        header: &Header,
-        message: &Message<'_>,
-    ) {
+    pub fn handle(&mut self, context: &mut Context, arrival: &Arrival, message: &Message<'_>) {
+        let Arrival { from, header, .. } = *arrival;
         match message {
-            Message::Response(response) => self.on_response(context, from, stamp, now, header, response),
+            Message::Response(response) => self.on_response(context, arrival, response),
             Message::Acknowledgement(acknowledgement) => {
-                self.on_acknowledgement(context, from, now, header, acknowledgement);
+                self.on_acknowledgement(context, arrival, acknowledgement);
             }
-            Message::Join(join) => self.on_join(context, from, now, header, join),
-            Message::Leave => self.on_leave(context, from, header),
+            Message::Join(join) => self.on_join(context, arrival, join),
+            Message::Leave => self.on_leave(context, arrival),
             Message::Announce(_) => {
                 context.drop_datagram(DropReason::WrongRole, from);
                 context.tell(Event::OtherMaster { node: header.sender, address: from });
@@ -248,7 +238,8 @@ impl Master {
     // ---- who takes part -------------------------------------------------------------------------------------------
 
     /// A node looks for a master. It is asked once, where it says it is; its answer makes it a member.
-    fn on_join(&mut self, context: &mut Context, from: SocketAddr, now: LocalTime, header: &Header, join: &Join) {
+    fn on_join(&mut self, context: &mut Context, arrival: &Arrival, join: &Join) {
+        let Arrival { from, now, header, .. } = *arrival;
         let is_ours = join.master == Some((context.config.node_id, context.incarnation));
         let is_unknown = header.term > self.term || (header.term == self.term && !is_ours);
         if is_unknown && self.last_raise.is_none_or(|last| now - last >= TERM_PAUSE) {
@@ -307,7 +298,8 @@ impl Master {
         }
     }
 
-    fn on_leave(&mut self, context: &mut Context, from: SocketAddr, header: &Header) {
+    fn on_leave(&mut self, context: &mut Context, arrival: &Arrival) {
+        let Arrival { from, header, .. } = *arrival;
         let is_member = self
             .members
             .get(&header.sender)
@@ -394,15 +386,8 @@ impl Master {
 
     // ---- measure --------------------------------------------------------------------------------------------------
 
-    fn on_response(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        stamp: Stamp,
-        now: LocalTime,
-        header: &Header,
-        response: &Response,
-    ) {
+    fn on_response(&mut self, context: &mut Context, arrival: &Arrival, response: &Response) {
+        let Arrival { from, stamp, now, header } = *arrival;
         if let Some(candidate) = self.candidates.get(&from)
             && (candidate.peer.node, candidate.peer.incarnation) == (header.sender, header.incarnation)
             && candidate.t1 == Some(response.t1)
@@ -631,14 +616,8 @@ impl Master {
         context.send(Outgoing::Correction { to: member.peer.address, round, entries: vec![entry] });
     }
 
-    fn on_acknowledgement(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        now: LocalTime,
-        header: &Header,
-        acknowledgement: &Acknowledgement,
-    ) {
+    fn on_acknowledgement(&mut self, context: &mut Context, arrival: &Arrival, acknowledgement: &Acknowledgement) {
+        let Arrival { from, now, header, .. } = *arrival;
         let Some(member) = self.members.get_mut(&header.sender) else {
             return context.drop_datagram(DropReason::Stranger, from);
         };

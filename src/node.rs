@@ -17,7 +17,7 @@ use bytes::BytesMut;
 
 use crate::clock::DisciplinedClock;
 use crate::config::{NodeConfig, Role};
-use crate::context::{Context, Event, Outgoing};
+use crate::context::{Arrival, Context, Event, Outgoing};
 use crate::counters::{Counters, DropReason};
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::master::Master;
@@ -66,10 +66,10 @@ impl Node {
             Err(reason) => self.context.drop_datagram(reason, from),
             Ok(frame) => {
                 self.context.counters.count_received(frame.message.kind());
-                let (header, message) = (&frame.header, &frame.message);
+                let arrival = Arrival { from, stamp, now, header: frame.header };
                 match &mut self.role {
-                    RoleState::Master(master) => master.handle(&mut self.context, from, stamp, now, header, message),
-                    RoleState::Slave(slave) => slave.handle(&mut self.context, from, stamp, now, header, message),
+                    RoleState::Master(master) => master.handle(&mut self.context, &arrival, &frame.message),
+                    RoleState::Slave(slave) => slave.handle(&mut self.context, &arrival, &frame.message),
                 }
             }
         }

@@ -18,11 +18,10 @@
 use std::net::SocketAddr;
 
 use crate::clock::{Applied, Correction};
-use crate::context::{Context, Event, Outgoing, SILENCE};
+use crate::context::{Arrival, Context, Event, Outgoing, SILENCE};
 use crate::counters::DropReason;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{Acknowledgement, Announce, Entries, Entry, Header, Join, Message, Outcome, Request, Response};
-use crate::stamp::Stamp;
 use crate::time::{LocalTime, Span};
 use crate::timers::Timers;
 
@@ -113,20 +112,13 @@ impl Slave {
     }
 
     /// Takes in one legal frame of this domain from somebody else.
-    pub fn handle(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        stamp: Stamp,
-        now: LocalTime,
-        header: &Header,
-        message: &Message<'_>,
-    ) {
+    pub fn handle(&mut self, context: &mut Context, arrival: &Arrival, message: &Message<'_>) {
+        let Arrival { from, .. } = *arrival;
         match message {
-            Message::Request(request) => self.on_request(context, from, stamp, now, header, request),
-            Message::Announce(announce) => self.on_announce(context, from, now, header, announce),
-            Message::Correction(entries) => self.on_correction(context, from, now, header, entries),
-            Message::Leave => self.on_leave(context, now, header),
+            Message::Request(request) => self.on_request(context, arrival, request),
+            Message::Announce(announce) => self.on_announce(context, arrival, announce),
+            Message::Correction(entries) => self.on_correction(context, arrival, entries),
+            Message::Leave => self.on_leave(context, arrival),
             // Other slaves look for the master too, and the group hears them all.
             Message::Join(_) => {}
             Message::Response(_) | Message::Acknowledgement(_) => context.drop_datagram(DropReason::WrongRole, from),
@@ -191,13 +183,8 @@ impl Slave {
 
     /// Hears the sender as the master, if it is the one followed or by this frame becomes it. Only requests and
     /// announces introduce a master. True when it is heard anew.
-    fn hear_master(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        now: LocalTime,
-        header: &Header,
-    ) -> Result<bool, DropReason> {
+    fn hear_master(&mut self, context: &mut Context, arrival: &Arrival) -> Result<bool, DropReason> {
+        let Arrival { from, now, header, .. } = *arrival;
         let is_master = self
             .mastership
             .is_some_and(|known| (known.master, known.incarnation) == (header.sender, header.incarnation));
@@ -231,35 +218,22 @@ impl Slave {
         Ok(true)
     }
 
-    fn on_request(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        stamp: Stamp,
-        now: LocalTime,
-        header: &Header,
-        request: &Request,
-    ) {
-        match self.hear_master(context, from, now, header) {
+    fn on_request(&mut self, context: &mut Context, arrival: &Arrival, request: &Request) {
+        let Arrival { from, stamp, now, header } = *arrival;
+        match self.hear_master(context, arrival) {
             Ok(_) => {
                 if let State::Following(following) = &mut self.state {
                     following.last_request = now;
                 }
                 context.send(Outgoing::Response { to: from, request: *request, t2: stamp.at, round: header.round });
             }
-            Err(reason) => self.drop_of_master(context, from, now, header, reason),
+            Err(reason) => self.drop_of_master(context, arrival, reason),
         }
     }
 
-    fn on_announce(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        now: LocalTime,
-        header: &Header,
-        announce: &Announce,
-    ) {
-        match (self.hear_master(context, from, now, header), &mut self.state) {
+    fn on_announce(&mut self, context: &mut Context, arrival: &Arrival, announce: &Announce) {
+        let Arrival { from, now, .. } = *arrival;
+        match (self.hear_master(context, arrival), &mut self.state) {
             (Ok(is_new), State::Following(following)) => {
                 following.interval = announce.interval;
                 let patience = announce.interval.times(FORGOTTEN_INTERVALS).max(LONGEST_JOIN_PAUSE);
@@ -268,21 +242,15 @@ impl Slave {
                 }
             }
             (Ok(_), State::Listening { .. }) => {}
-            (Err(reason), _) => self.drop_of_master(context, from, now, header, reason),
+            (Err(reason), _) => self.drop_of_master(context, arrival, reason),
         }
     }
 
     /// Drops a frame of somebody who takes itself for the master. A restarted master has to learn of the term that
     /// it had before, or it will never be followed: a join tells it. So it does any other, but not while a master is
     /// heard, or two masters would outbid each other for ever.
-    fn drop_of_master(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        now: LocalTime,
-        header: &Header,
-        reason: DropReason,
-    ) {
+    fn drop_of_master(&mut self, context: &mut Context, arrival: &Arrival, reason: DropReason) {
+        let Arrival { from, now, header, .. } = *arrival;
         context.drop_datagram(reason, from);
         let may_replace = self.master().is_none_or(|master| master == header.sender);
         if reason == DropReason::StaleTerm && may_replace {
@@ -298,7 +266,8 @@ impl Slave {
         }
     }
 
-    fn on_leave(&mut self, context: &mut Context, now: LocalTime, header: &Header) {
+    fn on_leave(&mut self, context: &mut Context, arrival: &Arrival) {
+        let Arrival { now, header, .. } = *arrival;
         let is_master = self.mastership.is_some_and(|known| {
             (known.term, known.master, known.incarnation) == (header.term, header.sender, header.incarnation)
         });
@@ -316,14 +285,8 @@ impl Slave {
         self.timers.set(Timer::Join, now + JOIN_PAUSE);
     }
 
-    fn on_correction(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        now: LocalTime,
-        header: &Header,
-        entries: &Entries<'_>,
-    ) {
+    fn on_correction(&mut self, context: &mut Context, arrival: &Arrival, entries: &Entries<'_>) {
+        let Arrival { from, now, header, .. } = *arrival;
         let is_followed = match (self.mastership, self.state) {
             (Some(known), State::Following(following)) => {
                 (known.term, known.master, known.incarnation, following.address)
@@ -338,21 +301,15 @@ impl Slave {
         self.timers.set(Timer::Silence, now + SILENCE);
         // At most one entry is for us; a second one would be a duplicate of its round.
         if let Some(entry) = entries.iter().find(|entry| entry.node == context.config.node_id)
-            && let Err(reason) = self.apply(context, from, now, header.round, &entry)
+            && let Err(reason) = self.apply(context, arrival, &entry)
         {
             context.drop_datagram(reason, from);
         }
     }
 
     /// Applies an entry for this node, or says which fence keeps it out.
-    fn apply(
-        &mut self,
-        context: &mut Context,
-        from: SocketAddr,
-        now: LocalTime,
-        round: Round,
-        entry: &Entry,
-    ) -> Result<(), DropReason> {
+    fn apply(&mut self, context: &mut Context, arrival: &Arrival, entry: &Entry) -> Result<(), DropReason> {
+        let Arrival { from, now, header: Header { round, .. }, .. } = *arrival;
         let Some(mastership) = &mut self.mastership else {
             return Err(DropReason::Stranger);
         };

@@ -58,7 +58,8 @@ struct Mastership {
 struct Following {
     address: SocketAddr,
     interval: Span,
-    last_request: LocalTime,
+    /// When it asked last; `None`: it does not know of us yet.
+    last_request: Option<LocalTime>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,8 +183,8 @@ impl Slave {
     }
 
     /// Hears the sender as the master, if it is the one followed or by this frame becomes it. Only requests and
-    /// announces introduce a master. True when it is heard anew.
-    fn hear_master(&mut self, context: &mut Context, arrival: &Arrival) -> Result<bool, DropReason> {
+    /// announces introduce a master.
+    fn hear_master(&mut self, context: &mut Context, arrival: &Arrival) -> Result<(), DropReason> {
         let Arrival { from, now, header, .. } = *arrival;
         let is_master = self
             .mastership
@@ -198,7 +199,7 @@ impl Slave {
             }
             State::Following(_) if !is_new_term => {
                 self.timers.set(Timer::Silence, now + SILENCE);
-                return Ok(false);
+                return Ok(());
             }
             State::Following(_) | State::Listening { .. } => {}
         }
@@ -211,19 +212,19 @@ impl Slave {
             });
         }
         self.state =
-            State::Following(Following { address: from, interval: context.config.interval, last_request: now });
+            State::Following(Following { address: from, interval: context.config.interval, last_request: None });
         self.timers.cancel(Timer::Join);
         self.timers.set(Timer::Silence, now + SILENCE);
         context.tell(Event::Following { master: header.sender, address: from, term: header.term });
-        Ok(true)
+        Ok(())
     }
 
     fn on_request(&mut self, context: &mut Context, arrival: &Arrival, request: &Request) {
         let Arrival { from, stamp, now, header } = *arrival;
         match self.hear_master(context, arrival) {
-            Ok(_) => {
+            Ok(()) => {
                 if let State::Following(following) = &mut self.state {
-                    following.last_request = now;
+                    following.last_request = Some(now);
                 }
                 context.send(Outgoing::Response { to: from, request: *request, t2: stamp.at, round: header.round });
             }
@@ -233,16 +234,16 @@ impl Slave {
 
     fn on_announce(&mut self, context: &mut Context, arrival: &Arrival, announce: &Announce) {
         let Arrival { from, now, .. } = *arrival;
-        match (self.hear_master(context, arrival), &mut self.state) {
-            (Ok(is_new), State::Following(following)) => {
-                following.interval = announce.interval;
-                let patience = announce.interval.times(FORGOTTEN_INTERVALS).max(LONGEST_JOIN_PAUSE);
-                if is_new || now - following.last_request > patience {
-                    self.send_join(context, now, from);
-                }
-            }
-            (Ok(_), State::Listening { .. }) => {}
-            (Err(reason), _) => self.drop_of_master(context, arrival, reason),
+        if let Err(reason) = self.hear_master(context, arrival) {
+            return self.drop_of_master(context, arrival, reason);
+        }
+        let State::Following(following) = &mut self.state else {
+            return;
+        };
+        following.interval = announce.interval;
+        let patience = announce.interval.times(FORGOTTEN_INTERVALS).max(LONGEST_JOIN_PAUSE);
+        if following.last_request.is_none_or(|last| now - last > patience) {
+            self.send_join(context, now, from);
         }
     }
 

@@ -33,7 +33,7 @@ use crate::estimator::Judgement;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::member::{Asking, BadResponse, Delivery, Measured, Member, Peer, SILENT_ROUNDS, is_plausible};
 use crate::protocol::{Acknowledgement, Announce, Entry, Join, MAX_ENTRIES, Message, Outcome, Request, Response};
-use crate::time::{LocalTime, Offset, Skew, Span};
+use crate::time::{LocalTime, Offset, Skew, Span, Time};
 use crate::timers::Timers;
 
 /// Between the requests of a newcomer's burst: eight of them take 140 ms, and a queue empties in between.
@@ -488,17 +488,7 @@ impl Master {
         if !is_founded {
             self.round = self.round.next();
         }
-        let mut readings = vec![Reading {
-            offset: Offset::ZERO,
-            // Of itself it knows no error. As good as the best of the others, or `weighted` would hear nobody else.
-            error_bound: measured.iter().map(|(_, member)| member.estimate.error_bound).min().unwrap_or(Span::ZERO),
-            weight: None,
-            standing: match (context.config.is_reference, is_plausible(own)) {
-                (true, _) => Standing::Reference,
-                (false, true) => Standing::Member,
-                (false, false) => Standing::Implausible,
-            },
-        }];
+        let mut readings = vec![self.own_reading(context, own, &measured)];
         readings.extend(measured.iter().filter_map(|(node, measured)| {
             self.members.get(node).map(|member| member.reading(measured, own, is_founded))
         }));
@@ -552,13 +542,34 @@ impl Master {
         }
     }
 
+    /// The master's own clock among the others: its offset is zero.
+    fn own_reading(&self, context: &Context, own: Time, measured: &[(NodeId, Measured)]) -> Reading {
+        // A master that has just started, among slaves that belong to an ensemble already, is a newcomer itself: its
+        // mastership is new, their time is not.
+        let is_among_established = !context.clock.is_corrected()
+            && measured.iter().any(|(node, _)| self.members.get(node).is_some_and(Member::is_synchronised));
+        let standing = if context.config.is_reference {
+            Standing::Reference
+        } else if is_among_established {
+            Standing::Newcomer
+        } else if is_plausible(own) {
+            Standing::Member
+        } else {
+            Standing::Implausible
+        };
+        // Of itself it knows no error. As good as the best of the others, or `weighted` would hear nobody else.
+        let error_bound = measured.iter().map(|(_, member)| member.estimate.error_bound).min().unwrap_or(Span::ZERO);
+        Reading { offset: Offset::ZERO, error_bound, weight: None, standing }
+    }
+
     /// Corrects one newcomer between two rounds, to where the ensemble is now. It has no vote yet, so that nothing is
-    /// averaged.
+    /// averaged. A reference has one, and waits for the round: the ensemble goes to it, not it to the ensemble.
     fn correct_newcomer(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
         let own = context.clock.target(now);
         let entry = self
             .members
             .get(&node)
+            .filter(|member| !member.peer.is_reference)
             .and_then(|member| member.entry(&member.measured(now, own)?, Offset::ZERO, context.clock.rate()));
         self.deliver(context, entry.as_slice(), now);
     }

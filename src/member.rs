@@ -85,6 +85,8 @@ struct Report {
     /// The target's rate relative to the slave's local clock.
     rate: Skew,
     adjustment: u32,
+    /// It had been corrected, and well enough to claim agreement with its ensemble.
+    is_synchronised: bool,
 }
 
 impl Report {
@@ -219,6 +221,7 @@ impl Member {
             target: Time::from_local(response.t3, response.ahead) + response.slew,
             rate: response.rate,
             adjustment: response.adjustment,
+            is_synchronised: response.is_synchronised,
         });
         let judgement = self.estimator.push(sample);
         match judgement {
@@ -247,6 +250,7 @@ impl Member {
                 target: report.target(entry.reference) + entry.correction,
                 rate: entry.rate,
                 adjustment: acknowledgement.adjustment,
+                is_synchronised: report.is_synchronised,
             };
         }
         Some(delivery)
@@ -324,6 +328,11 @@ impl Member {
             rate_error: measured.estimate.skew_error,
             adjustment: report.adjustment,
         })
+    }
+
+    /// True when its last answer said that its clock agrees with an ensemble.
+    pub fn is_synchronised(&self) -> bool {
+        self.report.is_some_and(|report| report.is_synchronised)
     }
 
     /// Why it is not averaged, in a word; `None` when it is.

@@ -132,6 +132,12 @@ impl Network {
         member.node.clock().read(member.local(self.now)) - (START + self.now)
     }
 
+    /// What a node's disciplined clock still has to gain by slewing.
+    pub fn slew(&self, index: usize) -> Span {
+        let member = &self.members[index];
+        member.node.clock().slew(member.local(self.now))
+    }
+
     /// Largest difference between two of these nodes' disciplined clocks.
     pub fn spread(&self, indices: impl IntoIterator<Item = usize>) -> Span {
         let errors: Vec<Span> = indices.into_iter().map(|index| self.error(index)).collect();

@@ -1,6 +1,6 @@
 //! What a node is told: the settings of the core with their defaults, checked once so that the rest can trust them.
 //!
-//! Only what the state machines need. Addresses to bind, files and sockets belong to the driver, see `cli.rs`.
+//! Only what the state machines need. Addresses to bind, files and sockets belong to the driver, see `settings.rs`.
 
 use std::fmt;
 use std::net::SocketAddr;

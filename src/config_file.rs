@@ -1,6 +1,6 @@
 //! The configuration file: the settings of the command line in TOML, and the place of every mistake in it.
 //!
-//! A key is an option without its dashes, and its value goes through the option's own reader (`cli.rs`). What
+//! A key is an option without its dashes, and its value goes through the option's own reader (`settings.rs`). What
 //! TOML adds is a type, checked here: spans and addresses are strings, numbers numbers, claims booleans, and a
 //! repeatable option takes a list.
 
@@ -15,10 +15,13 @@ use clap::{ArgAction, FromArgMatches};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::{Settings, ValueKind, file_command, is_for_command_line_only, reason, suggestion};
+use crate::settings::{Fault, Settings, ValueKind, file_command, reason, suggestion};
 
 /// A file beyond this size is no configuration file: somebody named a device or a log.
 const MAX_SIZE: u64 = 1 << 20;
+
+/// The options that no file can set, to say so instead of "unknown key". A test of `cli.rs` keeps them complete.
+pub(crate) const COMMAND_LINE_ONLY: [&str; 5] = ["config", "verbose", "quiet", "help", "version"];
 
 /// A place in a text, both counted from 1; columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,11 +62,15 @@ impl Origins {
         self.positions.retain(|setting, _| is_from_file(setting));
     }
 
-    /// One line that says which setting is wrong, where it stands, and what is wrong with it.
-    pub(crate) fn mistake(&self, setting: &str, fault: &str) -> String {
+    /// A line for each fault that says which setting is wrong, where it stands, and what is wrong with it.
+    pub(crate) fn mistakes(&self, faults: &[Fault]) -> Vec<String> {
+        faults.iter().map(|fault| self.mistake(fault)).collect()
+    }
+
+    fn mistake(&self, Fault { setting, text }: &Fault) -> String {
         match self.positions.get(&setting.replace('-', "_")) {
-            Some(position) => format!("{}:{position}: `{setting}` {fault}", self.file),
-            None => format!("--{setting} {fault}"),
+            Some(position) => format!("{}:{position}: `{setting}` {text}", self.file),
+            None => format!("--{setting} {text}"),
         }
     }
 }
@@ -134,7 +141,7 @@ impl Reader<'_> {
         let name = key.get_ref().as_ref();
         let command = file_command();
         let Some(setting) = command.get_arguments().find(|setting| setting.get_long() == Some(name)) else {
-            if is_for_command_line_only(name) {
+            if COMMAND_LINE_ONLY.contains(&name) {
                 return self.mistake(key.span(), format!("`{name}` can be given on the command line only"));
             }
             // clap looks for the nearest option, which is the nearest key.
@@ -188,7 +195,6 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::file_command;
     use proptest::prelude::*;
 
     fn mistakes(text: &str) -> Vec<String> {

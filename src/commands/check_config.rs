@@ -13,5 +13,6 @@ use crate::config_file;
 /// [`Failure::Mistakes`].
 pub fn check_config(file: &Path) -> Result<(), Failure> {
     let (settings, origins) = config_file::read(file).map_err(Failure::Mistakes)?;
-    settings.with_some_role().resolve(&origins, LevelFilter::Info).map(drop).map_err(Failure::Mistakes)
+    let resolved = settings.with_some_role().resolve(LevelFilter::Info);
+    resolved.map(drop).map_err(|faults| Failure::Mistakes(origins.mistakes(&faults)))
 }

@@ -1,4 +1,4 @@
-//! What the program can be asked to do, one file a command, and how it may fail.
+//! What the program can be asked to do, one file a command.
 
 pub mod check_config;
 pub mod demo;
@@ -7,62 +7,12 @@ pub mod status;
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use nix::unistd::{AccessFlags, access};
 
-/// Why a command did not do what it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// A mistake on the command line or in a file it names.
-    Mistake(String),
-    /// All mistakes of a file, a line each, for programs that jump to them (`FILE:LINE:COLUMN: ...`).
-    Mistakes(Vec<String>),
-    /// Anything else.
-    Failed(String),
-}
-
-impl Failure {
-    /// The first mistake of many, with a word on the others.
-    pub(crate) fn first_of(mistakes: Vec<String>, file: &Path) -> Self {
-        let others = mistakes.len().saturating_sub(1);
-        let first = mistakes.into_iter().next().unwrap_or_default();
-        Self::Mistake(match others {
-            0 => first,
-            _ => format!("{first} (and {others} more: berkeleyd check-config {})", file.display()),
-        })
-    }
-
-    /// The program's exit status.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Mistake(_) | Self::Mistakes(_) => ExitCode::from(2),
-            Self::Failed(_) => ExitCode::from(1),
-        }
-    }
-}
-
-/// One line, or one for each of [`Failure::Mistakes`], whatever strange characters came from outside.
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mistake(text) | Self::Failed(text) => write!(f, "berkeleyd: {}", one_line(text)),
-            Self::Mistakes(lines) => {
-                f.write_str(&lines.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// A value may hold a line break or an escape sequence; a message that repeats it must not.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
-}
+pub use crate::failure::Failure;
 
 /// Writes what was asked for to the standard output. A reader that has seen enough (`| head -1`) is no failure.
 ///
@@ -114,13 +64,5 @@ mod tests {
             assert_eq!(places(unusable), expected(&["/run", "/tmp"]));
         }
         assert!(socket_places().contains(&default_socket()));
-    }
-
-    #[test]
-    fn a_failure_is_one_line_whatever_it_repeats() {
-        let text = "a\nb\u{1b}[31m\r\u{85}".to_owned();
-        for failure in [Failure::Mistake(text.clone()), Failure::Failed(text.clone()), Failure::Mistakes(vec![text])] {
-            assert!(!failure.to_string().contains(char::is_control), "{failure}");
-        }
     }
 }

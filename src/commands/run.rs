@@ -6,13 +6,13 @@ use std::path::Path;
 use log::{info, warn};
 use mio::{Poll, Registry};
 
-use crate::cli::{ClockKind, RunConfig};
 use crate::commands::{Failure, default_socket};
 use crate::event_loop::{EventLoop, STATUS};
 use crate::identity::{Incarnation, NodeId};
 use crate::local_clock::LocalClock;
 use crate::net::{Addresses, Sockets};
 use crate::node::Node;
+use crate::settings::{ClockKind, RunConfig};
 use crate::state_dir::StateDir;
 use crate::status_socket::{StatusSocket, StatusSocketError};
 use crate::system_clock::SystemClock;

@@ -1,0 +1,459 @@
+//! The settings of a node: the one table of them, the readers of their values, and what they come to together.
+//!
+//! [`Settings`] is the only table. clap reads it for the command line and the help (`cli.rs`), and a file's values
+//! pass through it as if they had been typed (`config_file.rs`), so that a setting has one name, one reader and one
+//! complaint, wherever it comes from. `Settings::resolve` then settles defaults and contradictions; what comes out,
+//! a [`RunConfig`], needs no further checks.
+//!
+//! Not decided here: where a setting comes from, which of two sources wins, and what the settings mean (`config.rs`
+//! and below).
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::os::unix::net::SocketAddr as SocketPath;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
+use clap::error::ContextKind;
+use clap::{Args, ValueEnum};
+use log::LevelFilter;
+
+use crate::average::Average;
+use crate::config::{CorrectionPolicy, NodeConfig, Role};
+use crate::identity::{Domain, NodeId};
+use crate::net::{DEFAULT_PORT, Interface, default_group};
+use crate::time::{Skew, Span};
+
+/// A rate beyond this is no oscillator, see [`Skew::MAX`].
+const MAX_PPM: f64 = 100_000.0;
+
+const NETWORK: &str = "Group and network";
+const CLOCK: &str = "Clock";
+const ROUNDS: &str = "Rounds and averaging";
+const CORRECTIONS: &str = "Corrections";
+const NODE: &str = "This node";
+
+/// Every setting of a node, as given: the names, kinds and explanations for command line and file alike.
+///
+/// The placeholder tells the kind: DUR a span, PPM and N numbers, BOOL a claim, and anything else a text.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Settings {
+    /// The part to play: master, slave or auto (not built yet) [default: auto]
+    #[arg(long, value_name = "ROLE", hide_possible_values = true, help_heading = NETWORK)]
+    role: Option<RoleChoice>,
+    /// Number of the ensemble; frames of others are dropped [default: 0]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 0..=u32::MAX), help_heading = NETWORK)]
+    domain: Option<u32>,
+    /// Local address; port 0 picks a free one [default: 0.0.0.0:5525]
+    #[arg(long, value_name = "IP:PORT", value_parser = address, help_heading = NETWORK)]
+    bind: Option<SocketAddr>,
+    /// Interface for multicast [default: the system's choice]
+    #[arg(long, value_name = "NAME|IP", value_parser = interface(), help_heading = NETWORK)]
+    interface: Option<Interface>,
+    /// Multicast group [default: 239.255.5.25:5525 or [ff15::5525]:5525]
+    #[arg(long, value_name = "IP:PORT", value_parser = address, help_heading = NETWORK)]
+    group: Option<SocketAddr>,
+    /// A node to speak to directly, instead of the group; repeatable
+    #[arg(long, value_name = "IP:PORT", value_parser = address, help_heading = NETWORK)]
+    peer: Vec<SocketAddr>,
+    /// How many slaves a master takes [default: 16384]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=usize::MAX), help_heading = NETWORK)]
+    max_slaves: Option<usize>,
+
+    /// virtual (the machine's clock is never set) or system [default: virtual]
+    #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = CLOCK)]
+    clock: Option<ClockKind>,
+    /// Start a virtual clock wrong by this much, such as -1.5s [default: 0s]
+    #[arg(long, value_name = "DUR", help_heading = CLOCK)]
+    inject_offset: Option<Span>,
+    /// Run it fast (+) or slow (-) by this many ppm [default: 0]
+    #[arg(long, value_name = "PPM", value_parser = ppm, help_heading = CLOCK)]
+    inject_drift: Option<Skew>,
+    /// Tell the master that the clock is ahead by this much more than it is [default: 0s]
+    #[arg(long, value_name = "DUR", hide = true, help_heading = CLOCK)]
+    inject_lie: Option<Span>,
+
+    /// Time between rounds, 62.5ms to 64s [default: 1s]
+    #[arg(long, value_name = "DUR", help_heading = ROUNDS)]
+    interval: Option<Span>,
+    /// Shortest time between rounds, while settling [default: 125ms]
+    #[arg(long, value_name = "DUR", help_heading = ROUNDS)]
+    min_interval: Option<Span>,
+    /// Upper bound of the adaptive choice; the interval is not lengthened yet
+    #[arg(long, value_name = "DUR", help_heading = ROUNDS)]
+    max_interval: Option<Span>,
+    /// mean, fault-tolerant, midpoint or weighted [default: fault-tolerant]
+    #[arg(long, value_name = "NAME", help_heading = ROUNDS)]
+    average: Option<Average>,
+    /// How close clocks must be to count as agreeing [default: 20ms]
+    #[arg(long, value_name = "DUR", help_heading = ROUNDS)]
+    gamma: Option<Span>,
+    /// It has a time source of its own: only such are averaged [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true,
+        help_heading = ROUNDS
+    )]
+    reference: Option<bool>,
+
+    /// The fastest slew, in ppm [default: 500]
+    #[arg(long, value_name = "PPM", value_parser = ppm, help_heading = CORRECTIONS)]
+    max_slew: Option<Skew>,
+    /// Corrections up to this always slew, but for the first [default: 128ms]
+    #[arg(long, value_name = "DUR", help_heading = CORRECTIONS)]
+    step_threshold: Option<Span>,
+    /// Step above the threshold instead of slewing [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true,
+        help_heading = CORRECTIONS
+    )]
+    allow_step: Option<bool>,
+    /// Refuse larger corrections [default: never the first, later 1000s]
+    #[arg(long, value_name = "DUR", help_heading = CORRECTIONS)]
+    max_correction: Option<Span>,
+
+    /// Place in the standby order: higher is preferred [default: 0]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, i32::MIN..=i32::MAX), help_heading = NODE)]
+    priority: Option<i32>,
+    /// Number of this node [default: kept in --state-dir, else drawn]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=u64::MAX), help_heading = NODE)]
+    node_id: Option<u64>,
+    /// Where drift and identity survive restarts [default: nowhere]
+    #[arg(long, value_name = "DIR", help_heading = NODE)]
+    state_dir: Option<PathBuf>,
+    /// Authenticate every frame (not built yet) [default: not authenticated]
+    #[arg(long, value_name = "FILE", help_heading = NODE)]
+    key_file: Option<PathBuf>,
+    /// Where `status` asks [default: in $XDG_RUNTIME_DIR, /run or /tmp]
+    #[arg(long, value_name = "PATH", help_heading = NODE)]
+    status_socket: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RoleChoice {
+    Master,
+    Slave,
+    Auto,
+}
+
+/// What a setting's value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ValueKind {
+    Span,
+    Number,
+    Claim,
+    Text,
+}
+
+impl ValueKind {
+    /// The kind that the placeholder tells, see [`Settings`].
+    pub(crate) fn of(setting: &clap::Arg) -> Self {
+        match setting.get_value_names().and_then(<[_]>::first).map(AsRef::as_ref) {
+            Some("DUR") => Self::Span,
+            Some("PPM" | "N") => Self::Number,
+            Some("BOOL") => Self::Claim,
+            Some(_) | None => Self::Text,
+        }
+    }
+}
+
+/// The command that a configuration file's keys are the options of.
+pub(crate) fn file_command() -> clap::Command {
+    Settings::augment_args(clap::Command::new("file").no_binary_name(true).disable_help_flag(true))
+}
+
+/// How to run a node. Free of contradictions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunConfig {
+    /// The settings of the core, complete but for the identity.
+    pub node: NodeDraft,
+    /// Local address of the socket. Port 0: the system picks one.
+    pub bind: SocketAddr,
+    /// The interface for multicast; `None`: the system's choice.
+    pub interface: Option<Interface>,
+    /// The multicast group, of the family of `bind`; `None` when there are only peers.
+    pub group: Option<SocketAddr>,
+    /// Which clock is corrected.
+    pub clock: ClockKind,
+    /// The virtual clock starts wrong by this much, positive: ahead. Zero for a system clock.
+    pub inject_offset: Span,
+    /// And runs fast by this much. Zero for a system clock.
+    pub inject_drift: Skew,
+    /// Where `status` asks; `None`: in the first default place, which the command knows.
+    pub status_socket: Option<PathBuf>,
+    /// Where drift and identity survive restarts.
+    pub state_dir: Option<PathBuf>,
+    /// How much is logged unless `RUST_LOG` says otherwise.
+    pub verbosity: LevelFilter,
+}
+
+/// Which clock is corrected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ClockKind {
+    /// One kept in user space: the machine's clock is read, never set.
+    #[default]
+    Virtual,
+    /// The machine's.
+    System,
+}
+
+/// The settings of a node that may not know its number yet: it can be kept in a state directory, or be drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeDraft {
+    given: Option<NodeId>,
+    /// Valid but for the number.
+    config: NodeConfig,
+}
+
+impl NodeDraft {
+    /// The number given by the operator.
+    pub fn node_id(&self) -> Option<NodeId> {
+        self.given
+    }
+
+    /// The settings of a node with the number given, else with `otherwise`, which must not be zero.
+    pub fn into_config(self, otherwise: NodeId) -> NodeConfig {
+        NodeConfig { node_id: self.given.unwrap_or(otherwise), ..self.config }
+    }
+}
+
+/// What is wrong with one setting, beside the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The setting, as on the command line without its dashes.
+    pub(crate) setting: &'static str,
+    /// What is wrong, to be read after the setting's name.
+    pub(crate) text: String,
+}
+
+impl Settings {
+    /// Takes a role for granted where none is given: a file need not say it.
+    pub(crate) fn with_some_role(mut self) -> Self {
+        self.role = self.role.or(Some(RoleChoice::Slave));
+        self
+    }
+
+    /// Fills in the defaults and checks what no single value shows.
+    ///
+    /// # Errors
+    /// Every contradiction found; where each of the settings came from, the caller knows.
+    pub(crate) fn resolve(self, verbosity: LevelFilter) -> Result<RunConfig, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut fault = |setting, text| faults.push(Fault { setting, text });
+        let role = match self.role {
+            Some(RoleChoice::Master) => Role::Master,
+            Some(RoleChoice::Slave) => Role::Slave,
+            Some(RoleChoice::Auto) | None => {
+                let text = "auto: electing a master is not built yet; give --role master or --role slave";
+                fault("role", text.to_owned());
+                Role::Slave
+            }
+        };
+        if self.key_file.is_some() {
+            fault("key-file", "cannot be used: authentication is not built yet".to_owned());
+        }
+
+        let bind = self.bind.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), DEFAULT_PORT));
+        if bind.ip().is_multicast() {
+            fault("bind", format!("{bind} is a multicast group; give an address of this machine"));
+        }
+        let group = match (self.group, self.peer.is_empty()) {
+            (None, true) => Some(default_group(bind)),
+            (given, _) => given,
+        };
+        if let Some(group) = group {
+            if !group.ip().is_multicast() {
+                fault("group", format!("{group} is not a multicast address"));
+            } else if group.port() == 0 {
+                fault("group", format!("{group} needs a port other than 0"));
+            } else if group.is_ipv4() != bind.is_ipv4() {
+                fault("group", format!("{group} and --bind {bind} mix IPv4 and IPv6"));
+            }
+        }
+        for (index, peer) in self.peer.iter().enumerate() {
+            if peer.ip().is_multicast() || peer.ip().is_unspecified() {
+                fault("peer", format!("{peer} is not the address of one machine"));
+            } else if peer.port() == 0 {
+                fault("peer", format!("{peer} needs a port other than 0"));
+            } else if peer.is_ipv4() != bind.is_ipv4() {
+                fault("peer", format!("{peer} and --bind {bind} mix IPv4 and IPv6"));
+            } else if self.peer.iter().take(index).any(|earlier| earlier == peer) {
+                fault("peer", format!("{peer} is given twice"));
+            }
+        }
+
+        let clock = self.clock.unwrap_or_default();
+        let injected = [
+            ("inject-offset", self.inject_offset.is_some()),
+            ("inject-drift", self.inject_drift.is_some()),
+            ("inject-lie", self.inject_lie.is_some()),
+        ];
+        for (setting, _) in injected.into_iter().filter(|(_, is_given)| *is_given && clock == ClockKind::System) {
+            fault(setting, "needs --clock virtual: the machine's own clock is never made wrong on purpose".to_owned());
+        }
+        if self.status_socket.as_ref().is_some_and(|path| SocketPath::from_pathname(path).is_err()) {
+            fault("status-socket", "is too long for a socket (at most 107 bytes)".to_owned());
+        }
+
+        let given = self.node_id.map(NodeId::new);
+        let default = NodeConfig::new(given.unwrap_or(NodeId::new(1)), role);
+        let interval = self.interval.unwrap_or(default.interval);
+        if self.max_interval.is_some_and(|longest| longest < interval) {
+            fault("max-interval", "must not be shorter than interval".to_owned());
+        }
+        let config = NodeConfig {
+            domain: self.domain.map_or(default.domain, Domain::new),
+            priority: self.priority.unwrap_or(default.priority),
+            is_reference: self.reference.unwrap_or(default.is_reference),
+            group,
+            interval,
+            // Whoever asks for rounds faster than the default minimum means that, and not a contradiction.
+            min_interval: self.min_interval.unwrap_or(default.min_interval.min(interval)),
+            average: self.average.unwrap_or(default.average),
+            gamma: self.gamma.unwrap_or(default.gamma),
+            policy: CorrectionPolicy {
+                max_slew: self.max_slew.unwrap_or(default.policy.max_slew),
+                step_threshold: self.step_threshold.unwrap_or(default.policy.step_threshold),
+                allow_step: self.allow_step.unwrap_or(default.policy.allow_step),
+                max_correction: self.max_correction.or(default.policy.max_correction),
+            },
+            max_slaves: self.max_slaves.unwrap_or(default.max_slaves),
+            lie: self.inject_lie.unwrap_or(default.lie),
+            peers: self.peer,
+            ..default
+        };
+        if config.role == Role::Master && config.peers.len() > config.max_slaves {
+            fault("max-slaves", format!("is {}, but there are {} peers", config.max_slaves, config.peers.len()));
+        }
+        match config.validated() {
+            Err(error) => fault(error.setting, error.fault.to_owned()),
+            Ok(config) if faults.is_empty() => {
+                return Ok(RunConfig {
+                    node: NodeDraft { given, config },
+                    bind,
+                    interface: self.interface,
+                    group,
+                    clock,
+                    inject_offset: self.inject_offset.unwrap_or_default(),
+                    inject_drift: self.inject_drift.unwrap_or_default(),
+                    status_socket: self.status_socket,
+                    state_dir: self.state_dir,
+                    verbosity,
+                });
+            }
+            Ok(_) => (),
+        }
+        Err(faults)
+    }
+}
+
+/// A whole number in the range.
+fn whole<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// A rate in parts per million, fractions and signs allowed.
+fn ppm(text: &str) -> Result<Skew, String> {
+    let number = text.parse::<f64>().ok().filter(|ppm| ppm.abs() <= MAX_PPM);
+    number
+        .map(|ppm| Skew::from_ratio(ppm * 1e-6))
+        .ok_or_else(|| format!("must be a number from -{MAX_PPM} to {MAX_PPM}"))
+}
+
+/// The name or address of an interface.
+fn interface() -> impl TypedValueParser<Value = Interface> {
+    NonEmptyStringValueParser::new().try_map(|text| text.parse())
+}
+
+/// An address with a port. Names are not looked up: without time there may be no name service either.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(ip) => format!("the port is missing, as in {}", SocketAddr::new(ip, DEFAULT_PORT)),
+        Err(_) => {
+            format!("must be an IP address and a port, as in 192.0.2.7:{DEFAULT_PORT} or [fe80::1%2]:{DEFAULT_PORT}")
+        }
+    })
+}
+
+/// Why a value was refused.
+pub(crate) fn reason(error: &clap::Error) -> String {
+    use std::error::Error as _;
+    match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(source), _) => source.to_string(),
+        (None, Some(valid)) => format!("must be one of {valid}"),
+        (None, None) => "a value is missing".to_owned(),
+    }
+}
+
+/// The nearest option, command or value that exists.
+pub(crate) fn suggestion(error: &clap::Error) -> Option<String> {
+    [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue]
+        .into_iter()
+        .find_map(|kind| error.get(kind))
+        .map(ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::FromArgMatches;
+
+    fn run(arguments: &str) -> RunConfig {
+        let found = file_command().try_get_matches_from(arguments.split_whitespace());
+        let settings = found.and_then(|found| Settings::from_arg_matches(&found)).unwrap();
+        settings.resolve(LevelFilter::Info).unwrap()
+    }
+
+    /// The settings of the core, with 77 for a node without a number.
+    fn node(arguments: &str) -> NodeConfig {
+        run(arguments).node.into_config(NodeId::new(77))
+    }
+
+    #[test]
+    fn clap_finds_no_fault_with_the_table() {
+        file_command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_in_the_help_are_the_defaults() {
+        // Where the default is described and not written, there is nothing to compare.
+        let described =
+            ["role", "interface", "group", "max-correction", "node-id", "state-dir", "key-file", "status-socket"];
+        let mut written = 0;
+        for setting in file_command().get_arguments() {
+            let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
+            let (name, default) = (setting.get_long().unwrap(), help.split("[default: ").nth(1));
+            if let Some(default) = default.filter(|_| !described.contains(&name)) {
+                written += 1;
+                let default = default.trim_end_matches(']');
+                assert_eq!(run(&format!("--role slave --{name}={default}")), run("--role slave"), "--{name}");
+            }
+        }
+        assert!(written >= 14, "{written}");
+    }
+
+    #[test]
+    fn peers_stand_in_for_the_group_and_the_group_follows_the_family() {
+        assert_eq!(run("--role slave --peer 192.0.2.1:5").group, None);
+        assert!(run("--role slave --peer 192.0.2.1:5 --group 239.1.1.1:5").group.is_some());
+        assert_eq!(run("--role slave --bind [::]:5525").group.unwrap().to_string(), "[ff15::5525]:5525");
+    }
+
+    #[test]
+    fn a_short_interval_takes_the_default_minimum_along() {
+        assert_eq!(node("--role slave --interval 100ms").min_interval, Span::from_millis(100));
+        assert_eq!(node("--role slave --interval 10s").min_interval, Span::from_millis(125));
+    }
+}

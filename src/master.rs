@@ -46,6 +46,9 @@ const ASKING_PART: i64 = 4;
 const COLLECTING_PART: i64 = 2;
 /// How often a member is asked in one round, and how often a correction is sent.
 const ATTEMPTS: u32 = 4;
+/// Corrections go to the group in so many frames at most. Every slave hears each of them, so that a thousand slaves would
+/// hear 42,000 frames a round; sent alone it is one each.
+const GROUP_FRAMES: usize = 4;
 /// The founders' bursts may take this long, from the first answer of the first of them. Longer would keep those who
 /// are there waiting for those who trickle in.
 const FOUNDING_PATIENCE: Span = Span::from_millis(400);
@@ -582,8 +585,11 @@ impl Master {
 
     // ---- correct --------------------------------------------------------------------------------------------------
 
-    /// Sends corrections: in full frames to those who hear the group, alone to the others, and waits for acknowledgements.
+    /// Sends corrections and waits for their acknowledgements: in full frames to those who hear the group, alone to the
+    /// others, or to everybody when the group would have to hear too many frames.
     fn deliver(&mut self, context: &mut Context, entries: &[Entry], now: LocalTime) {
+        let hearers = entries.iter().filter(|entry| self.members.get(&entry.node).is_some_and(|m| m.peer.hears_group));
+        let group = context.config.group.filter(|_| (2..=GROUP_FRAMES * MAX_ENTRIES).contains(&hearers.count()));
         let mut for_group = Vec::new();
         for entry in entries {
             let Some(member) = self.members.get_mut(&entry.node) else {
@@ -591,16 +597,14 @@ impl Master {
             };
             member.delivery = Some(Delivery { round: self.round, entry: *entry, attempts: 1 });
             self.timers.set(Timer::Repeat(entry.node), now + member.round_trip.timeout(0));
-            match context.config.group {
-                Some(_) if member.peer.hears_group && entries.len() > 1 => for_group.push(*entry),
-                Some(_) | None => context.send(Outgoing::Correction {
-                    to: member.peer.address,
-                    round: self.round,
-                    entries: vec![*entry],
-                }),
+            if group.is_some() && member.peer.hears_group {
+                for_group.push(*entry);
+            } else {
+                let to = member.peer.address;
+                context.send(Outgoing::Correction { to, round: self.round, entries: vec![*entry] });
             }
         }
-        if let Some(to) = context.config.group {
+        if let Some(to) = group {
             for entries in for_group.chunks(MAX_ENTRIES) {
                 context.send(Outgoing::Correction { to, round: self.round, entries: entries.to_vec() });
             }

@@ -4,11 +4,12 @@
 //! other timer. Nothing is concluded from when it woke: deadlines are rounded up to a millisecond, and only stamps say when
 //! something happened. A datagram that cannot be sent is counted; the loop goes on.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration as StdDuration;
 
 use bytes::BytesMut;
-use log::{debug, error, info, warn};
+use log::{Level, debug, info, log, warn};
 use mio::{Events, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
@@ -53,7 +54,8 @@ pub struct EventLoop {
     send_errors: u64,
     unreachable: u64,
     wake_ups: u64,
-    last_warning: Option<LocalTime>,
+    /// When something of a kind was logged last.
+    logged: BTreeMap<&'static str, LocalTime>,
 }
 
 /// The system's clock, when it is ours to steer.
@@ -96,7 +98,7 @@ impl EventLoop {
             send_errors: 0,
             unreachable: 0,
             wake_ups: 0,
-            last_warning: None,
+            logged: BTreeMap::new(),
         })
     }
 
@@ -158,7 +160,7 @@ impl EventLoop {
                     self.flush();
                 }
                 Err(error) => {
-                    self.warn_rarely(&format!("cannot receive: {error}"));
+                    self.warn_rarely("receive", &format!("cannot receive: {error}"));
                     return;
                 }
             }
@@ -170,7 +172,7 @@ impl EventLoop {
         while let Some(transmit) = self.node.poll_transmit(self.clock.now(), &mut self.buffer) {
             if let Err(error) = self.sockets.send(transmit.to, &self.buffer) {
                 self.send_errors += 1;
-                self.warn_rarely(&format!("cannot send to {}: {error}", transmit.to));
+                self.warn_rarely("send", &format!("cannot send to {}: {error}", transmit.to));
             }
         }
         while let Some(event) = self.node.poll_event() {
@@ -202,7 +204,7 @@ impl EventLoop {
         let result = steered.clock.follow(pair, target, steered.step.take());
         steered.next = now + STEERING_PAUSE;
         if let Err(error) = result {
-            self.warn_rarely(&format!("cannot steer the system clock: {error}"));
+            self.warn_rarely("steer", &format!("cannot steer the system clock: {error}"));
         }
     }
 
@@ -231,14 +233,18 @@ impl EventLoop {
         });
     }
 
-    fn warn_rarely(&mut self, text: &str) {
+    /// Logs what may come with every datagram: aloud once in [`WARNING_PAUSE`] for each kind, else for who debugs.
+    fn log_rarely(&mut self, kind: &'static str, level: Level, text: &str) {
         let now = self.clock.now();
-        if self.last_warning.is_none_or(|last| now - last >= WARNING_PAUSE) {
-            self.last_warning = Some(now);
-            warn!("{text}");
-        } else {
-            debug!("{text}");
+        let is_due = self.logged.get(kind).is_none_or(|last| now - *last >= WARNING_PAUSE);
+        if is_due {
+            self.logged.insert(kind, now);
         }
+        log!(if is_due { level } else { Level::Debug }, "{text}");
+    }
+
+    fn warn_rarely(&mut self, kind: &'static str, text: &str) {
+        self.log_rarely(kind, Level::Warn, text);
     }
 
     fn log(&mut self, event: &Event) {
@@ -256,23 +262,27 @@ impl EventLoop {
             Event::Standing { node, left_out: Some(reason) } => info!("left out node={node} reason={reason}"),
             Event::LocalClockJumped { node } => warn!("local clock jumped, measuring afresh node={node}"),
             Event::RefusedBySlave { node, correction } => {
-                self.warn_rarely(&format!(
-                    "refused by the slave, larger than its --max-correction node={node} correction={correction}"
-                ));
+                self.warn_rarely(
+                    "slave refused",
+                    &format!(
+                        "refused by the slave, larger than its --max-correction node={node} correction={correction}"
+                    ),
+                );
             }
             Event::DuplicateNodeId { node, address } => {
-                self.warn_rarely(&format!("node number {node} is used twice, also at {address}"));
+                self.warn_rarely("duplicate", &format!("node number {node} is used twice, also at {address}"));
             }
             Event::OtherMaster { node, address } => {
-                self.warn_rarely(&format!("another master in this domain node={node} at={address}"));
+                self.warn_rarely("master", &format!("another master in this domain node={node} at={address}"));
             }
             Event::TableFull { address } => {
-                self.warn_rarely(&format!("no room for another slave (--max-slaves) at={address}"));
+                self.warn_rarely("table", &format!("no room for another slave (--max-slaves) at={address}"));
             }
             Event::Corrected { round, applied: Applied::Stepped(step) } => info!("stepped by={step} round={round}"),
             Event::Corrected { round, applied: Applied::Slewed(slew) } => debug!("slewing by={slew} round={round}"),
             Event::Refused { correction, limit } => {
-                error!("refused a correction of {correction}: larger than {limit} (--max-correction)");
+                let text = format!("refused a correction of {correction}: larger than {limit} (--max-correction)");
+                self.log_rarely("refused", Level::Error, &text);
             }
             Event::Averaged { round, counted, read, correction } => {
                 debug!("averaged round={round} counted={counted} of={read} correction={correction}");

@@ -298,6 +298,7 @@ impl Master {
         if self.stage == Stage::Alone {
             self.stage = Stage::Founding;
             self.timers.set(Timer::Average, now + FOUNDING_PATIENCE);
+            self.timers.set(Timer::Round, now + context.config.interval);
         }
     }
 
@@ -323,8 +324,12 @@ impl Master {
 
     /// Polls every member, one shortly after the other.
     fn begin_round(&mut self, context: &mut Context, now: LocalTime) {
-        self.timers.set(Timer::Round, now + self.pause);
-        if self.stage != Stage::Founded || self.members.is_empty() {
+        match self.stage {
+            Stage::Alone => return,
+            Stage::Founding => return self.found_again(context, now),
+            Stage::Founded => self.timers.set(Timer::Round, now + self.pause),
+        }
+        if self.members.is_empty() {
             return;
         }
         self.round = self.round.next();
@@ -354,6 +359,16 @@ impl Master {
             at = at + pace;
         }
         self.timers.set(Timer::Average, now + self.pause.part(COLLECTING_PART));
+    }
+
+    /// The founding came to nothing: no founder's answers made sense, or the master refused its own correction. Once more.
+    fn found_again(&mut self, context: &Context, now: LocalTime) {
+        self.timers.set(Timer::Round, now + context.config.interval);
+        self.timers.hasten(Timer::Average, now + FOUNDING_PATIENCE);
+        for member in self.members.values_mut() {
+            member.asking = Asking::BURST;
+            self.timers.set(Timer::Ask(member.peer.node), now);
+        }
     }
 
     /// Sends a member its next request, or gives it up for this round.
@@ -483,9 +498,6 @@ impl Master {
             .filter_map(|member| Some((member.peer.node, member.measured(now, own)?)))
             .collect();
         if measured.is_empty() {
-            if !is_founded {
-                self.stage = Stage::Alone;
-            }
             return;
         }
         if !is_founded {

@@ -75,6 +75,11 @@ pub enum Asking {
     Done,
 }
 
+impl Asking {
+    /// A burst that is about to begin.
+    pub const BURST: Self = Self::Burst { left: BURST };
+}
+
 /// What a slave last said of its disciplined clock: a line from its local clock to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Report {
@@ -162,7 +167,7 @@ impl Member {
     pub fn new(peer: Peer, now: LocalTime) -> Self {
         Self {
             peer,
-            asking: Asking::Burst { left: BURST },
+            asking: Asking::BURST,
             delivery: None,
             round_trip: RoundTrip::default(),
             retransmissions: 0,

@@ -52,8 +52,8 @@ pub struct Settings {
     /// Interface for multicast [default: the system's choice]
     #[arg(long, value_name = "NAME|IP", value_parser = interface(), help_heading = NETWORK)]
     interface: Option<Interface>,
-    /// Multicast group [default: 239.255.5.25:5525 or [ff15::5525]:5525]
-    #[arg(long, value_name = "IP:PORT", value_parser = address, help_heading = NETWORK)]
+    // Not a doc comment: rustdoc would take the address for a link.
+    #[arg(long, help = "Multicast group [default: 239.255.5.25:5525 or [ff15::5525]:5525]", value_name = "IP:PORT", value_parser = address, help_heading = NETWORK)]
     group: Option<SocketAddr>,
     /// A node to speak to directly, instead of the group; repeatable
     #[arg(long, value_name = "IP:PORT", value_parser = address, help_heading = NETWORK)]

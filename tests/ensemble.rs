@@ -200,6 +200,24 @@ fn a_restarted_master_is_followed_under_a_higher_term() {
 }
 
 #[test]
+fn a_master_that_refuses_to_found_tries_again_and_moves_nobody() {
+    let mut network = Network::new();
+    let mut master = config(1, Role::Master);
+    master.policy.max_correction = Some(Span::from_secs(1));
+    network.start(master, Fault::default());
+    network.start(config(2, Role::Slave), Fault { offset: Span::from_secs(60), drift: Skew::ZERO });
+    network.run_until(Span::from_secs(5));
+    assert_eq!(network.members[MASTER].node.refused_correction().map(Span::is_forward), Some(true));
+    assert_eq!((network.error(MASTER), network.error(1)), (Span::ZERO, Span::from_secs(60)));
+    // With two more that are right, the ensemble can be founded after all.
+    network.start(config(3, Role::Slave), Fault::default());
+    network.start(config(4, Role::Slave), Fault::default());
+    network.run_for(Span::from_secs(5));
+    assert!(network.spread(0..4) < Span::from_micros(50), "{}", network.spread(0..4));
+    assert!(network.error(MASTER).abs() < Span::from_micros(50));
+}
+
+#[test]
 fn a_restarted_master_joins_the_time_of_its_only_slave() {
     let mut network = ensemble(&off_by(&[Span::ZERO, Span::ZERO]));
     network.run_until(Span::from_secs(5));

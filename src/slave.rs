@@ -139,6 +139,9 @@ impl Slave {
                     self.state = State::Listening { pause: pause.times(2).min(LONGEST_JOIN_PAUSE) };
                     self.timers.set(Timer::Join, now + pause);
                 }
+                (Timer::Join, State::Following(following)) if following.last_request.is_none() => {
+                    self.send_join(context, now, following.address);
+                }
                 (Timer::Silence, State::Following(_)) => self.lose_master(context, now, false),
                 (Timer::Join, State::Following(_)) | (Timer::Silence, State::Listening { .. }) => {}
             }
@@ -259,11 +262,15 @@ impl Slave {
         }
     }
 
-    /// One join to whoever takes itself for the master; not more than one in [`JOIN_PAUSE`].
+    /// One join to whoever takes itself for the master; not more than one in [`JOIN_PAUSE`]. What is too early for the master
+    /// followed goes out when it may.
     fn send_join(&mut self, context: &mut Context, now: LocalTime, to: SocketAddr) {
-        if self.last_join.is_none_or(|last| now - last >= JOIN_PAUSE) {
-            self.last_join = Some(now);
-            context.send(Outgoing::Join { to });
+        match self.last_join.map(|last| last + JOIN_PAUSE).filter(|earliest| now < *earliest) {
+            Some(earliest) => self.timers.hasten(Timer::Join, earliest),
+            None => {
+                self.last_join = Some(now);
+                context.send(Outgoing::Join { to });
+            }
         }
     }
 

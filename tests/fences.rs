@@ -191,11 +191,29 @@ fn nobody_is_followed_at_a_stale_term_and_in_one_term_only_one() {
 }
 
 #[test]
+fn a_join_that_comes_too_early_is_sent_when_it_may() {
+    let mut slave = Subject::new(Role::Slave);
+    slave.node.handle_timeout(NOW);
+    slave.drain(NOW);
+    slave.sent.clear();
+    let soon = NOW + Span::from_millis(30);
+    slave.receive_at(soon, at(1), &announce(3));
+    assert!(slave.sent.is_empty(), "30 ms after the first join");
+    let due = slave.node.poll_timeout().expect("the join that was held back");
+    assert_eq!(due - NOW, Span::from_millis(100));
+    slave.node.handle_timeout(due);
+    slave.drain(due);
+    assert_eq!(slave.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [at(1)]);
+}
+
+#[test]
 fn a_master_that_spoke_once_is_lost_after_a_second() {
     let mut slave = Subject::new(Role::Slave);
     slave.receive(at(1), &announce(3));
-    let lost = slave.node.poll_timeout().expect("it waits for the master to fall silent");
-    assert_eq!(lost - NOW, Span::from_secs(1));
+    let lost = NOW + Span::from_secs(1);
+    slave.node.handle_timeout(lost - Span::from_nanos(1));
+    assert_eq!(slave.node.master(), Some(NodeId::new(MASTER)));
+    assert_eq!(slave.node.poll_timeout(), Some(lost));
     slave.node.handle_timeout(lost);
     assert_eq!((slave.node.master(), slave.node.term()), (None, Term::new(3)));
 }

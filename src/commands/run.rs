@@ -1,11 +1,15 @@
 //! `berkeleyd --role ...`: puts together a node, its sockets and its clock, and runs them until a signal.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
 use log::{info, warn};
 use mio::{Poll, Registry};
+use nix::unistd::getppid;
 
+use crate::commands::demo::PARENT;
 use crate::commands::{Failure, default_socket};
 use crate::event_loop::{EventLoop, STATUS};
 use crate::identity::{Incarnation, NodeId};
@@ -22,7 +26,10 @@ use crate::system_clock::SystemClock;
 /// # Errors
 /// What the system refused, before anything was sent or set.
 pub fn run(config: RunConfig) -> Result<(), Failure> {
-    // First of all, so that a missing privilege is told before anything else happened.
+    if let Some(parent) = env::var_os(PARENT) {
+        end_with(&parent)?;
+    }
+    // Before all else, so that a missing privilege is told before anything else happened.
     let system_clock = match config.clock {
         ClockKind::Virtual => None,
         ClockKind::System => Some(SystemClock::open().map_err(failed)?),
@@ -69,6 +76,14 @@ fn open_status_socket(path: Option<&Path>, registry: &Registry) -> Result<Option
             Ok(None)
         }
     }
+}
+
+/// Has the system send this process SIGTERM when its parent ends, where it can (Linux).
+fn end_with(parent: &OsStr) -> Result<(), Failure> {
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(failed)?;
+    // It may have ended before it was watched; then another is the parent now.
+    if *parent == *getppid().to_string() { Ok(()) } else { Err(failed("the process that started this node has ended")) }
 }
 
 fn random_bits() -> Result<u64, Failure> {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::time::Duration as StdDuration;
 
 use bytes::BytesMut;
@@ -22,7 +23,7 @@ use crate::node::Node;
 use crate::protocol::MAX_FRAME_LEN;
 use crate::stamp::StampSource;
 use crate::status::{DriverStatus, Status};
-use crate::status_socket::StatusSocket;
+use crate::status_socket::{StatusSocket, StatusSocketError};
 use crate::system_clock::{SystemClock, Target};
 use crate::time::{LocalTime, Skew, Span};
 
@@ -30,7 +31,7 @@ const MAIN: Token = Token(0);
 const GROUP: Token = Token(1);
 const SIGNALS: Token = Token(2);
 /// The listener's; its clients have the tokens above.
-pub const STATUS: Token = Token(3);
+const STATUS: Token = Token(3);
 
 /// Readiness reports taken at once; more come with the next call.
 const EVENTS: usize = 64;
@@ -68,18 +69,18 @@ struct Steered {
 }
 
 impl EventLoop {
-    /// Puts a node on its sockets. `system_clock` is given when the machine's own clock shall follow the node's.
+    /// Puts a node on its sockets. From here on SIGTERM and SIGINT wait for [`EventLoop::run`]. `system_clock` is given when
+    /// the machine's own clock shall follow the node's.
     ///
     /// # Errors
     /// The system refuses to watch the sockets or signals.
     pub fn new(
-        poll: Poll,
         node: Node,
         mut sockets: Sockets,
         clock: LocalClock,
-        status_socket: Option<StatusSocket>,
         system_clock: Option<SystemClock>,
     ) -> io::Result<Self> {
+        let poll = Poll::new()?;
         sockets.register(poll.registry(), MAIN, GROUP)?;
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         poll.registry().register(&mut signals, SIGNALS, mio::Interest::READABLE)?;
@@ -88,7 +89,7 @@ impl EventLoop {
             poll,
             sockets,
             signals,
-            status_socket,
+            status_socket: None,
             clock,
             system_clock: system_clock.map(|clock| Steered { clock, next, step: None }),
             node,
@@ -100,6 +101,15 @@ impl EventLoop {
             wake_ups: 0,
             logged: BTreeMap::new(),
         })
+    }
+
+    /// Shows the node's status to whoever connects to a socket at `path`.
+    ///
+    /// # Errors
+    /// The path belongs to somebody else, or cannot be written.
+    pub fn show_status_at(&mut self, path: &Path) -> Result<(), StatusSocketError> {
+        self.status_socket = Some(StatusSocket::open(path, self.poll.registry(), STATUS)?);
+        Ok(())
     }
 
     /// Runs until SIGTERM or SIGINT; then the node says goodbye.

@@ -275,12 +275,17 @@ impl Slave {
     }
 
     fn on_leave(&mut self, context: &mut Context, arrival: &Arrival) {
-        let Arrival { now, header, .. } = *arrival;
+        let Arrival { from, now, header, .. } = *arrival;
         let is_master = self.mastership.is_some_and(|known| {
             (known.term, known.master, known.incarnation) == (header.term, header.sender, header.incarnation)
         });
-        if is_master && matches!(self.state, State::Following(_)) {
-            self.lose_master(context, now, true);
+        match self.state {
+            State::Following(following) if is_master && following.address == from => {
+                self.lose_master(context, now, true);
+            }
+            State::Following(_) if is_master => context.drop_datagram(DropReason::Stranger, from),
+            // Somebody else's affair: another slave, or a master of old.
+            State::Following(_) | State::Listening { .. } => {}
         }
     }
 

@@ -3,22 +3,19 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fmt;
-use std::path::Path;
 
 use log::{info, warn};
-use mio::{Poll, Registry};
 use nix::unistd::getppid;
 
 use crate::commands::demo::PARENT;
 use crate::commands::{Failure, default_socket};
-use crate::event_loop::{EventLoop, STATUS};
+use crate::event_loop::EventLoop;
 use crate::identity::{Incarnation, NodeId};
 use crate::local_clock::LocalClock;
 use crate::net::{Addresses, Sockets};
 use crate::node::Node;
 use crate::settings::{ClockKind, RunConfig};
 use crate::state_dir::StateDir;
-use crate::status_socket::{StatusSocket, StatusSocketError};
 use crate::system_clock::SystemClock;
 
 /// Runs a node until SIGTERM or SIGINT.
@@ -47,35 +44,22 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     let incarnation = Incarnation::drawn(random_bits()?);
     let addresses = Addresses { bind: config.bind, group: config.group, interface: config.interface };
     let sockets = Sockets::open(&addresses).map_err(failed)?;
-    let poll = Poll::new().map_err(failed)?;
-    let status_socket = open_status_socket(config.status_socket.as_deref(), poll.registry())?;
     let clock = LocalClock::new(config.inject_drift).map_err(failed)?;
-
     let node_config = config.node.into_config(node_id);
-    let (role, domain) = (node_config.role, node_config.domain);
-    info!("started node={node_id} role={role:?} at={} domain={domain} clock={:?}", sockets.local_addr(), config.clock);
+    let (role, domain, address) = (node_config.role, node_config.domain, sockets.local_addr());
+    let start = clock.pair();
+    let node = Node::new(node_config, incarnation, start.local, start.system + config.inject_offset);
+    let mut event_loop = EventLoop::new(node, sockets, clock, system_clock).map_err(failed)?;
+    match &config.status_socket {
+        Some(path) => event_loop.show_status_at(path).map_err(failed)?,
+        // Without the default one a node runs as well; one that was asked for has to be there.
+        None => event_loop
+            .show_status_at(&default_socket())
+            .unwrap_or_else(|error| warn!("no status can be shown: {error}")),
+    }
+    info!("started node={node_id} role={role:?} at={address} domain={domain} clock={:?}", config.clock);
     warn!("frames are not authenticated: whoever reaches this network can move this clock");
-    let pair = clock.pair();
-    let node = Node::new(node_config, incarnation, pair.local, pair.system + config.inject_offset);
-    EventLoop::new(poll, node, sockets, clock, status_socket, system_clock)
-        .and_then(|mut looping| looping.run())
-        .map_err(failed)
-}
-
-/// The socket for `status`. One that was asked for has to be there; without the default one a node runs as well.
-fn open_status_socket(path: Option<&Path>, registry: &Registry) -> Result<Option<StatusSocket>, Failure> {
-    if let Some(path) = path {
-        return StatusSocket::open(path, registry, STATUS).map(Some).map_err(failed);
-    }
-    match StatusSocket::open(&default_socket(), registry, STATUS) {
-        Ok(socket) => Ok(Some(socket)),
-        Err(
-            error @ (StatusSocketError::InUse(_) | StatusSocketError::NotASocket(_) | StatusSocketError::System(..)),
-        ) => {
-            warn!("no status can be shown: {error}");
-            Ok(None)
-        }
-    }
+    event_loop.run().map_err(failed)
 }
 
 /// Has the system send this process SIGTERM when its parent ends, where it can (Linux).

@@ -390,42 +390,20 @@ def print_event(event):
 def socket_address(text):
     """An IPv4 address and port, as the socket module has them."""
     host, _, port = text.rpartition(":")
-    return str(ipaddress.IPv4Address(host)), number(0, 65535)(port)
-
-
-def number(low, high):
-    """A parser of integers from `low` to `high`."""
-    def parse(text):
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError(text)
-        return value
-    return parse
-
-
-def scaled(unit, low, high):
-    """A parser of decimal numbers from `low` to `high`; gives a whole number of 1/`unit`."""
-    def parse(text):
-        value = float(text)
-        if not low <= value <= high:
-            raise ValueError(text)
-        return round(value * unit)
-    return parse
+    return str(ipaddress.IPv4Address(host)), int(port)
 
 
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(description="A berkeleyd slave that leaves after a number of corrections.")
     parser.add_argument("--master", type=socket_address, required=True, metavar="IP:PORT")
     parser.add_argument("--bind", type=socket_address, default=("127.0.0.1", 0), metavar="IP:PORT")
-    parser.add_argument("--domain", type=number(0, 2**32 - 1), default=0, metavar="N")
-    parser.add_argument("--node-id", type=number(1, 2**64 - 1), metavar="N", help="default: random")
-    parser.add_argument("--clock-offset", type=scaled(SECOND, -1e9, 1e9), default=0, metavar="SECONDS",
+    parser.add_argument("--domain", type=int, default=0, metavar="N")
+    parser.add_argument("--node-id", type=int, metavar="N", help="default: random")
+    parser.add_argument("--clock-offset", type=float, default=0.0, metavar="SECONDS",
                         help="what the disciplined clock is ahead of the system's at start")
-    parser.add_argument("--drift", type=scaled(10**6, -1e5, 1e5), default=0, metavar="PPM",
-                        help="how fast the local clock runs")
-    parser.add_argument("--limit", type=scaled(SECOND, 0, 1e9), default=2**60, metavar="SECONDS",
-                        help="refuse larger corrections")
-    parser.add_argument("--corrections", type=number(1, 2**32 - 1), default=3, metavar="N")
+    parser.add_argument("--drift", type=float, default=0.0, metavar="PPM", help="how fast the local clock runs")
+    parser.add_argument("--limit", type=float, default=1e9, metavar="SECONDS", help="refuse larger corrections")
+    parser.add_argument("--corrections", type=int, default=3, metavar="N")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
     return parser.parse_args(arguments)
 
@@ -435,8 +413,9 @@ def main(arguments=None):
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind(options.bind)
-            slave = Slave(sock, options.master, print_event, options.domain, options.node_id, options.clock_offset,
-                          options.drift, options.limit)
+            slave = Slave(sock, options.master, print_event, options.domain, options.node_id,
+                          round(options.clock_offset * SECOND), round(options.drift * PPT / 10**6),
+                          round(options.limit * SECOND))
             done = slave.run(options.corrections, options.timeout)
     except OSError as error:
         print("peer: %s" % error, file=sys.stderr)

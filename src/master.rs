@@ -106,6 +106,8 @@ pub struct Master {
     members: BTreeMap<NodeId, Member>,
     candidates: BTreeMap<SocketAddr, Candidate>,
     timers: Timers<Timer>,
+    /// The present round's answers are still being collected; it is averaged once.
+    is_collecting: bool,
     /// Time to the next round: short while the group settles, then the configured interval.
     pause: Span,
     /// The last t1 that was handed out; every transmission carries another.
@@ -123,6 +125,7 @@ impl Master {
             members: BTreeMap::new(),
             candidates: BTreeMap::new(),
             timers: Timers::default(),
+            is_collecting: false,
             pause: context.config.min_interval,
             last_t1: LocalTime::default(),
         };
@@ -333,6 +336,7 @@ impl Master {
             return;
         }
         self.round = self.round.next();
+        self.is_collecting = true;
         let lost: Vec<NodeId> = self
             .members
             .values()
@@ -475,6 +479,9 @@ impl Master {
     /// Does not wait for the deadline when there is nobody left to wait for.
     fn average_when_all_answered(&mut self, context: &mut Context, now: LocalTime) {
         let is_founding = self.stage == Stage::Founding;
+        if !is_founding && !self.is_collecting {
+            return;
+        }
         let is_waited_for = |member: &Member| match member.asking {
             Asking::Done => false,
             Asking::Waiting { .. } => true,
@@ -489,6 +496,7 @@ impl Master {
     /// their corrections.
     fn average(&mut self, context: &mut Context, now: LocalTime) {
         self.timers.cancel(Timer::Average);
+        self.is_collecting = false;
         let is_founded = self.stage == Stage::Founded;
         let own = context.clock.target(now);
         let measured: Vec<(NodeId, Measured)> = self
@@ -518,7 +526,9 @@ impl Master {
                 context.tell(Event::Standing { node: *node, left_out: member.left_out() });
             }
         }
-        let counted = Counted::new(&measured, ensemble.verdicts.first().copied(), of_slaves);
+        let own_rate = (ensemble.verdicts.first() == Some(&Verdict::Counted)).then_some(context.clock.rate());
+        let counted_slaves = measured.iter().zip(of_slaves).filter(|(_, verdict)| *verdict == Verdict::Counted);
+        let counted = Counted::new(own_rate, counted_slaves.map(|((_, measured), _)| measured));
         let correction = Offset::ZERO.correction(ensemble.offset);
         let own_correction = Correction {
             reference: now,
@@ -672,8 +682,13 @@ impl Master {
 struct Counted {
     /// How many, the master's own included.
     clocks: usize,
-    /// The ensemble's rate relative to the master's local clock: the mean of the counted oscillators, the master's own
-    /// (zero) among them. It anchors the ensemble: its time cannot wander off on the noise of its own estimates.
+    /// The ensemble's rate relative to the master's local clock: the mean of the rates at which the counted clocks run as
+    /// corrected so far, the master's own among them.
+    ///
+    /// At the founding no rate has been corrected, so that this is the mean of the oscillators; from then on it
+    /// changes by the mean change of what is known of them, which telescopes: estimation noise does not add up. And
+    /// whoever joins runs at the ensemble's rate already, whoever leaves did, so that coming and going changes nothing
+    /// (as in the atomic time scale AT1); with the mean of the bare oscillators the rate would jump by ppm.
     rate: Skew,
     /// How far the average offset can be wrong: the mean of what each of them can.
     error_bound: Span,
@@ -682,27 +697,22 @@ struct Counted {
 }
 
 impl Counted {
-    fn new(measured: &[(NodeId, Measured)], own: Option<Verdict>, of_slaves: impl Iterator<Item = Verdict>) -> Self {
-        let counted = measured.iter().zip(of_slaves).filter(|(_, verdict)| *verdict == Verdict::Counted);
-        let own_clocks = usize::from(own == Some(Verdict::Counted));
-        let sum =
-            counted.fold((own_clocks, 0, Span::ZERO, 0), |(clocks, rate, bound, rate_error), ((_, member), _)| {
-                let estimate = &member.estimate;
-                (
-                    clocks + 1,
-                    rate + estimate.skew.as_ppt(),
-                    bound + estimate.error_bound,
-                    rate_error + estimate.skew_error.as_ppt(),
-                )
-            });
-        let (clocks, rate, bound, rate_error) = sum;
-        // At most 16,384 members within Skew::MAX each: the sums stay far below 2^63.
+    /// `own_rate`: the rate of the master's own clock, when it is counted.
+    fn new<'a>(own_rate: Option<Skew>, slaves: impl Iterator<Item = &'a Measured>) -> Self {
+        let mut clocks = usize::from(own_rate.is_some());
+        let (mut rate, mut error_bound, mut rate_error) = (own_rate.unwrap_or_default(), Span::ZERO, Skew::ZERO);
+        for slave in slaves {
+            clocks += 1;
+            rate = rate + slave.rate;
+            error_bound += slave.estimate.error_bound;
+            rate_error = rate_error + slave.estimate.skew_error;
+        }
         let parts = i64::try_from(clocks.max(1)).unwrap_or(i64::MAX);
         Self {
             clocks,
-            rate: Skew::from_ppt(rate / parts),
-            error_bound: bound.part(parts),
-            rate_error: Skew::from_ppt(rate_error / parts),
+            rate: rate.part(parts),
+            error_bound: error_bound.part(parts),
+            rate_error: rate_error.part(parts),
         }
     }
 }

@@ -119,6 +119,8 @@ pub struct Measured {
     pub local: LocalTime,
     /// Its disciplined clock's target minus the master's.
     pub offset: Offset,
+    /// The rate of its target relative to the master's local clock.
+    pub rate: Skew,
     /// How its local clock runs.
     pub estimate: Estimate,
 }
@@ -271,7 +273,8 @@ impl Member {
         let report = self.report.as_ref()?;
         let estimate = self.estimator.estimate(now)?;
         let local = now.on_other_clock(estimate.offset);
-        Some(Measured { local, offset: report.target(local).offset_from(own), estimate })
+        let offset = report.target(local).offset_from(own);
+        Some(Measured { local, offset, rate: report.rate.on_top_of(estimate.skew), estimate })
     }
 
     /// Its clock as the averaging functions want it; before the ensemble is `founded` nobody is on probation.

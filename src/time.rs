@@ -438,6 +438,15 @@ impl Skew {
         Self(self.0.saturating_abs())
     }
 
+    /// The n-th part, rounded towards zero. `parts` of zero counts as one.
+    #[must_use]
+    pub const fn part(self, parts: i64) -> Self {
+        match self.0.checked_div(parts) {
+            Some(part) => Self(part),
+            None => self,
+        }
+    }
+
     /// What a clock with this skew gains over a span of the other clock; exact to the nanosecond, saturates.
     pub fn over(self, span: Span) -> Span {
         Span(saturate(i128::from(span.0) * i128::from(self.0) / PPT))
@@ -453,6 +462,13 @@ impl Skew {
             return Self::ZERO;
         }
         Self(saturate((i128::from(self.0) - i128::from(base.0)) * PPT / base_rate))
+    }
+
+    /// The rate of a clock that runs by this relative to one that itself has the skew `base`: (1 + self) (1 + base) - 1.
+    #[must_use]
+    pub fn on_top_of(self, base: Self) -> Self {
+        let (rate, base) = (i128::from(self.0), i128::from(base.0));
+        Self(saturate(rate + base + rate * base / PPT))
     }
 
     /// The nearest skew no larger than `limit` in either direction.
@@ -542,7 +558,7 @@ mod tests {
             let (span, other) = (Span::from_nanos(a), Span::from_nanos(b));
             let _ = (span + other, span - other, -span, span.abs(), span.half(), span.times(b), span.part(b));
             let skew = Skew::from_ppt(skew);
-            let _ = (skew.over(span), skew.relative_to(Skew::from_ppt(b)), skew.clamped(Skew::from_ppt(a)));
+            let _ = (skew.over(span), skew.relative_to(Skew::from_ppt(b)), skew.on_top_of(Skew::from_ppt(b)), skew.clamped(Skew::from_ppt(a)));
             let _ = (LocalTime::from_nanos(a) - LocalTime::from_nanos(b), Time::from_nanos(a) + other);
             let _ = (span.to_string(), skew.to_string(), Span::from_secs_f64(span.as_secs_f64()));
         }
@@ -556,9 +572,10 @@ mod tests {
         #[test]
         fn relative_skew_undoes_itself(a in -1_000_000_000i64..1_000_000_000, b in -1_000_000_000i64..1_000_000_000) {
             // (1 + a) = (1 + a relative to b) (1 + b), to the rounding of one part per trillion.
-            let relative = Skew::from_ppt(a).relative_to(Skew::from_ppt(b)).as_ratio();
-            let product = (1.0 + relative) * (1.0 + Skew::from_ppt(b).as_ratio()) - 1.0;
+            let relative = Skew::from_ppt(a).relative_to(Skew::from_ppt(b));
+            let product = (1.0 + relative.as_ratio()) * (1.0 + Skew::from_ppt(b).as_ratio()) - 1.0;
             prop_assert!((product - Skew::from_ppt(a).as_ratio()).abs() < 3e-12);
+            prop_assert!((relative.on_top_of(Skew::from_ppt(b)) - Skew::from_ppt(a)).abs() <= Skew::from_ppt(2));
         }
 
         #[test]

@@ -95,6 +95,21 @@ fn the_ensemble_runs_at_the_mean_rate_of_its_oscillators() {
 }
 
 #[test]
+fn the_rate_does_not_jump_when_members_go() {
+    let drifts = [0, 100, 100, 100];
+    let faults: Vec<Fault> =
+        drifts.iter().map(|ppm| Fault { offset: Span::ZERO, drift: Skew::from_ppm(*ppm) }).collect();
+    let mut network = ensemble(&faults);
+    network.run_until(Span::from_secs(60));
+    let rate = network.members[MASTER].node.clock().rate();
+    assert!((rate - Skew::from_ppm(75)).abs() < Skew::from_ppm(1), "the mean of the four, not {rate}");
+    (1..3).for_each(|index| network.kill(index));
+    network.run_for(Span::from_secs(60));
+    let changed = network.members[MASTER].node.clock().rate() - rate;
+    assert!(changed.abs() < Skew::from_ppm(1), "it changed by {changed}; the mean of the two left is 25 ppm off");
+}
+
+#[test]
 fn losses_are_made_up_for_and_corrections_apply_once() {
     let mut network =
         ensemble(&off_by(&[Span::ZERO, Span::from_millis(300), Span::from_millis(-700), Span::from_secs(4)]));

@@ -110,6 +110,20 @@ fn the_rate_does_not_jump_when_members_go() {
 }
 
 #[test]
+fn a_round_is_averaged_once_though_a_member_is_given_up_after_its_deadline() {
+    let mut network = ensemble(&off_by(&[Span::ZERO, Span::ZERO, Span::ZERO]));
+    network.run_until(Span::from_millis(200));
+    // The rounds that follow the founding are short, and asking four times takes longer than half of one.
+    network.fate = Box::new(|_, from, to, _| (from != 2 && to != 2).then_some(Span::from_micros(60)));
+    network.run_until(Span::from_secs(3));
+    let averaged = network.members[MASTER].events.iter();
+    let rounds: Vec<_> = averaged
+        .filter_map(|event| if let Event::Averaged { round, .. } = event { Some(*round) } else { None })
+        .collect();
+    assert!(rounds.is_sorted_by(|earlier, later| earlier < later), "{rounds:?}");
+}
+
+#[test]
 fn losses_are_made_up_for_and_corrections_apply_once() {
     let mut network =
         ensemble(&off_by(&[Span::ZERO, Span::from_millis(300), Span::from_millis(-700), Span::from_secs(4)]));

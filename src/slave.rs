@@ -244,7 +244,12 @@ impl Slave {
             return;
         };
         following.interval = announce.interval;
-        let patience = announce.interval.times(FORGOTTEN_INTERVALS).max(LONGEST_JOIN_PAUSE);
+        // A request alone does not prove that it knows us: our response may have been lost. A correction does.
+        let is_known = self.mastership.is_some_and(|mastership| mastership.corrected.is_some());
+        let patience = match is_known {
+            true => announce.interval.times(FORGOTTEN_INTERVALS).max(LONGEST_JOIN_PAUSE),
+            false => JOIN_PAUSE,
+        };
         if following.last_request.is_none_or(|last| now - last > patience) {
             self.send_join(context, now, from);
         }

@@ -11,6 +11,9 @@
 //! 2 µs. The skew starts from a prior that real oscillators obey (`PRIOR_SKEW`), so that a burst of samples
 //! milliseconds apart does not turn its noise into hundreds of ppm.
 //!
+//! What an exchange takes that nothing holds up is learned over the whole life of the window, and anew when the path changes:
+//! when eight samples in a row took much longer than all before, it was no queue.
+//!
 //! **Guarantee.** Apart from the likely error, an error *bound*: the truth lies within half the delay of every sample, moved to now by the
 //! skew and by what the skew can be wrong by. The bound is the smallest that any sample of the window gives. It
 //! holds whatever the asymmetry, as long as the oscillators keep to the model.
@@ -19,6 +22,7 @@
 //! exponential queueing on both ways; the bound is Cristian's.
 
 use std::collections::VecDeque;
+use std::ops::Add;
 
 use crate::exchange::Sample;
 use crate::time::{LocalTime, Offset, Skew, Span};
@@ -35,6 +39,12 @@ const WANDER: f64 = 5e-9;
 
 /// Error of a sample that was not held up at all, as a standard deviation in seconds: the stamps' own noise.
 const STAMP_NOISE: f64 = 500e-9;
+
+/// So many of the newest samples tell whether the path has changed.
+const RECENT: usize = 8;
+
+/// No path change is seen in less than this: the scheduler makes as much.
+const LEAST_CHANGE: Span = Span::from_micros(50);
 
 /// Bounds take this many standard deviations of what is only known statistically (the skew).
 const SIGMAS: f64 = 4.0;
@@ -84,6 +94,8 @@ struct State {
 #[derive(Clone, Debug, Default)]
 pub struct Estimator {
     window: VecDeque<Sample>,
+    /// The four smallest delays since the start, or since the path changed, the smallest first.
+    least: [Option<Span>; 4],
     suspect: Option<Sample>,
     state: Option<State>,
 }
@@ -99,9 +111,10 @@ impl Estimator {
         self.window.len()
     }
 
-    /// The smallest delay in the window.
+    /// The smallest delay since the start, or since the path changed: what an exchange takes that nothing holds up.
     pub fn least_delay(&self) -> Option<Span> {
-        self.window.iter().map(|sample| sample.delay).min()
+        let [least, ..] = self.least;
+        least
     }
 
     /// Takes a sample in, the newer ones last (a late one, older than the newest, is placed where it belongs).
@@ -123,6 +136,14 @@ impl Estimator {
         if self.window.len() > WINDOW {
             self.window.pop_front();
         }
+        if self.has_path_changed() {
+            self.window.drain(..self.window.len().saturating_sub(RECENT));
+            self.relearn_delays();
+        } else if judgement == Judgement::Restarted {
+            self.relearn_delays();
+        } else {
+            self.learn_delay(sample.delay);
+        }
         self.state = self.filter();
         judgement
     }
@@ -134,29 +155,48 @@ impl Estimator {
         })
     }
 
-    /// The fourth smallest delay in the window (the largest when there are fewer).
-    ///
-    /// Even the quickest exchange was held up a little, and leaving that out makes the first samples look far better
-    /// than they are, so that a burst's noise becomes skew. When both ways queue exponentially the fourth smallest delay lies
-    /// above the smallest by as much (1.2 times) as that lies above an idle network's, however the rest is spread.
-    fn fourth_least_delay(&self) -> Span {
-        let mut least = [Span::MAX; 4];
-        for sample in &self.window {
-            // Insertion into the sorted four: each keeps the smaller and hands the larger on.
-            let mut handed_on = sample.delay;
-            for kept in &mut least {
-                if handed_on < *kept {
-                    std::mem::swap(kept, &mut handed_on);
-                }
+    /// Sorts a delay into the four smallest.
+    fn learn_delay(&mut self, delay: Span) {
+        // Insertion: each keeps the smaller and hands the larger on.
+        let mut handed_on = Some(delay);
+        for kept in &mut self.least {
+            if kept.is_none_or(|kept| handed_on.is_some_and(|delay| delay < kept)) {
+                std::mem::swap(kept, &mut handed_on);
             }
         }
-        least.into_iter().filter(|delay| *delay < Span::MAX).max().unwrap_or(Span::ZERO)
+    }
+
+    fn relearn_delays(&mut self) {
+        self.least = [None; 4];
+        let delays: Vec<Span> = self.window.iter().map(|sample| sample.delay).collect();
+        delays.into_iter().for_each(|delay| self.learn_delay(delay));
+    }
+
+    /// True when all of the newest samples took so much longer than those before that it was no queue: the route has
+    /// changed, and what the old one took says nothing about how long the new samples were held up.
+    ///
+    /// Queueing both ways exponentially, one exchange in ten is held up by twice the mean; eight in a row come once
+    /// in a hundred million.
+    fn has_path_changed(&self) -> bool {
+        let old = self.window.len().saturating_sub(RECENT);
+        let (Some(least), true) = (self.least_delay(), old >= RECENT) else {
+            return false;
+        };
+        let excess = |sample: &Sample| sample.delay - least;
+        let before = self.window.iter().take(old).map(excess).fold(Span::ZERO, Span::add);
+        let usual = before.part(i64::try_from(old).unwrap_or(1));
+        let least_now = self.window.iter().skip(old).map(excess).min().unwrap_or(Span::ZERO);
+        least_now > usual.times(2) + LEAST_CHANGE
     }
 
     /// Runs the filter over the window, oldest sample first.
     fn filter(&self) -> Option<State> {
         let least_delay = self.least_delay()?;
-        let unseen = (self.fourth_least_delay() - least_delay).as_secs_f64();
+        // Even the quickest exchange was held up a little, and leaving that out makes the first samples look far better
+        // than they are, so that a burst's noise becomes skew. When both ways queue exponentially the fourth smallest
+        // delay lies above the smallest by as much (1.2 times) as that lies above an idle network's.
+        let fourth = self.least.iter().flatten().max().copied().unwrap_or(least_delay);
+        let unseen = (fourth - least_delay).as_secs_f64();
         let variance = |sample: &Sample| {
             let held_up = (sample.delay - least_delay).as_secs_f64() + unseen;
             STAMP_NOISE * STAMP_NOISE + held_up * held_up / 12.0
@@ -313,6 +353,26 @@ mod tests {
         let estimate = estimator.estimate(LocalTime::from_nanos(13_000_000_000)).expect("restarted with two");
         assert!(estimate.offset.distance(Offset::new(Span::from_secs(1))) < Span::from_micros(1));
         assert_eq!(estimator.samples(), 2);
+    }
+
+    #[test]
+    fn a_longer_path_is_believed_after_eight_samples() {
+        // Everything takes 10 ms longer from 40 s on, as much on either way, so that the offset stays what it was.
+        let skew = Skew::from_ppm(20);
+        let mut estimator = Estimator::new();
+        for second in 0..80 {
+            let detour = if second < 40 { Span::ZERO } else { Span::from_millis(10) };
+            let queue = Span::from_secs_f64(60e-6 * noise(second));
+            let quick = sample(Span::from_secs(second).as_secs_f64(), Span::ZERO, skew, queue);
+            estimator.push(Sample { delay: quick.delay + detour, ..quick });
+            let at = quick.at;
+            let truth = Offset::new(skew.over(at - LocalTime::from_nanos(0)));
+            let estimate = estimator.estimate(at).expect("a sample at least");
+            let error = estimate.offset.distance(truth);
+            assert!(error <= estimate.error_bound, "at {second} s: {error} outside {}", estimate.error_bound);
+            assert!(second < 10 || error < Span::from_micros(40), "at {second} s: {error}");
+        }
+        assert!(estimator.least_delay() > Some(Span::from_millis(10)));
     }
 
     #[test]

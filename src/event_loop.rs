@@ -35,6 +35,8 @@ const STATUS: Token = Token(3);
 
 /// Readiness reports taken at once; more come with the next call.
 const EVENTS: usize = 64;
+/// Datagrams taken from one socket before deadlines, signals and status clients have their turn: some 100 µs of work.
+const AT_ONCE: usize = 64;
 /// At most one warning of a kind in this time: no datagram decides how much we log.
 const WARNING_PAUSE: Span = Span::from_secs(60);
 /// The system clock is compared with its mapping this often, so that a slew ends within so much of its end.
@@ -52,11 +54,19 @@ pub struct EventLoop {
     node: Node,
     buffer: BytesMut,
     datagram: Vec<u8>,
+    has_more: HasMore,
     send_errors: u64,
     unreachable: u64,
     wake_ups: u64,
     /// When something of a kind was logged last.
     logged: BTreeMap<&'static str, LocalTime>,
+}
+
+/// The sockets that were reported readable and have not been emptied yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct HasMore {
+    main: bool,
+    group: bool,
 }
 
 /// The system's clock, when it is ours to steer.
@@ -96,6 +106,7 @@ impl EventLoop {
             buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
             // One byte more than a frame may have, so that a longer datagram is seen to be longer.
             datagram: vec![0; MAX_FRAME_LEN + 1],
+            has_more: HasMore::default(),
             send_errors: 0,
             unreachable: 0,
             wake_ups: 0,
@@ -127,7 +138,8 @@ impl EventLoop {
             self.wake_ups += 1;
             for event in &events {
                 match event.token() {
-                    MAIN | GROUP => self.receive(event.token()),
+                    MAIN => self.has_more.main = true,
+                    GROUP => self.has_more.group = true,
                     SIGNALS => {
                         if let Some(signal) = self.signals.pending().next() {
                             info!("stopping signal={signal}");
@@ -139,6 +151,12 @@ impl EventLoop {
                     token => self.serve_status(token),
                 }
             }
+            if self.has_more.main {
+                self.has_more.main = self.receive(MAIN);
+            }
+            if self.has_more.group {
+                self.has_more.group = self.receive(GROUP);
+            }
             let now = self.clock.now();
             if self.node.poll_timeout().is_some_and(|deadline| deadline <= now) {
                 self.node.handle_timeout(now);
@@ -147,19 +165,23 @@ impl EventLoop {
         }
     }
 
-    /// How long to sleep; `None`: until something arrives.
+    /// How long to sleep; `None`: until something arrives. Not at all while a socket has not been emptied: readiness is
+    /// reported only once.
     fn timeout(&self) -> Option<StdDuration> {
+        if self.has_more.main || self.has_more.group {
+            return Some(StdDuration::ZERO);
+        }
         let steering = self.system_clock.as_ref().map(|steered| steered.next);
         let deadline = self.node.poll_timeout().into_iter().chain(steering).min()?;
         Some((deadline - self.clock.now()).to_std())
     }
 
-    /// Takes datagrams until the socket is empty. Each is answered before the next is taken, so that its answer's
-    /// turnaround is short.
-    fn receive(&mut self, token: Token) {
-        loop {
+    /// Takes datagrams until the socket is empty, or [`AT_ONCE`] of them: a flood must not keep the node from its
+    /// deadlines. Each is answered before the next is taken, so that its answer's turnaround is short. True when there may be more.
+    fn receive(&mut self, token: Token) -> bool {
+        for _ in 0..AT_ONCE {
             match self.sockets.receive(token, &self.clock, &mut self.datagram) {
-                Ok(Received::Drained) => return,
+                Ok(Received::Drained) => return false,
                 Ok(Received::Unreachable(error)) => {
                     self.unreachable += 1;
                     debug!("unreachable: {error}");
@@ -171,10 +193,11 @@ impl EventLoop {
                 }
                 Err(error) => {
                     self.warn_rarely("receive", &format!("cannot receive: {error}"));
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// Sends what the node has to send and logs what it has to tell.

@@ -176,8 +176,10 @@ impl Daemon {
         Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error} in {text}", self.name)))
     }
 
+    /// The same of a node that is known to run. Three times, because `fetch` has little patience with a busy machine.
     fn status(&self) -> Status {
-        self.look().unwrap_or_else(|| panic!("{} shows no status", self.name))
+        let status = (0..3).find_map(|_| self.look());
+        status.unwrap_or_else(|| panic!("{} shows no status", self.name))
     }
 
     /// Where it can be asked.
@@ -1184,7 +1186,8 @@ fn a_node_with_peers_hears_nobody_else() {
 #[test]
 fn a_flood_does_not_stop_the_loop() {
     let lab = Lab::new();
-    let mut master = lab.join("master", "--role master --interval 250ms");
+    // It logs every datagram, so that it is slower than the flood on any machine.
+    let mut master = lab.join("master", "--role master --interval 250ms -v");
     let slave = lab.join("slave", "--role slave");
     lab.agree(&[&master, &slave]);
     let address = master.address(&lab);
@@ -1204,7 +1207,7 @@ fn a_flood_does_not_stop_the_loop() {
     // The slave is asked, so that nothing here depends on the master's serving its status.
     let heard = lab.clock.now();
     lab.until("the master goes on announcing", || {
-        (slave.status().counters.received["announce"] >= announced + 4).then_some(())
+        (slave.status().counters.received["announce"] >= announced + 12).then_some(())
     });
     let took = lab.clock.now() - heard;
     master.signal(Signal::SIGTERM);
@@ -1214,7 +1217,7 @@ fn a_flood_does_not_stop_the_loop() {
     is_over.store(true, Ordering::Relaxed);
     flood.into_iter().for_each(|thread| thread.join().expect("the flood ends"));
     assert_eq!(code, Some(0), "{log}");
-    assert!(took < Span::from_secs(3) && stopping < Span::from_secs(2), "announces took {took}, the end {stopping}");
+    assert!(took < Span::from_secs(5) && stopping < Span::from_secs(2), "announces took {took}, the end {stopping}");
 }
 
 // ---- refusals -----------------------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ pub enum Outgoing {
         to: SocketAddr,
         /// Whom.
         node: NodeId,
+        /// Which life of it.
+        incarnation: Incarnation,
     },
     /// Answer a master; t3 and all that the clock says are of the instant of sending.
     Response {

@@ -158,11 +158,12 @@ impl Master {
         Announce { interval: context.config.interval, priority: context.config.priority }
     }
 
-    /// The request of this instant to a node at `to`, and its t1 to wait for.
-    pub fn request(&mut self, to: SocketAddr, node: NodeId, now: LocalTime) -> Request {
+    /// The request of this instant to a life of a node at `to`; its t1 is waited for.
+    pub fn request(&mut self, to: SocketAddr, node: NodeId, incarnation: Incarnation, now: LocalTime) -> Request {
         let t1 = now.max(self.last_t1 + Span::from_nanos(1));
         self.last_t1 = t1;
-        match self.members.get_mut(&node).filter(|member| member.peer.address == to) {
+        let member = self.members.get_mut(&node);
+        match member.filter(|member| (member.peer.incarnation, member.peer.address) == (incarnation, to)) {
             Some(member) => member.request_sent(t1),
             None => {
                 if let Some(candidate) = self.candidates.get_mut(&to) {
@@ -258,7 +259,7 @@ impl Master {
                 // It is a member and does not know: it lost us, or we are slow to ask.
                 member.peer = peer;
                 if member.asking == Asking::Done {
-                    context.send(Outgoing::Request { to: from, node: peer.node });
+                    context.send(Outgoing::Request { to: from, node: peer.node, incarnation: peer.incarnation });
                 }
                 return;
             }
@@ -287,7 +288,7 @@ impl Master {
             }
         }
         self.candidates.insert(from, Candidate { peer, since: now, t1: None });
-        context.send(Outgoing::Request { to: from, node: peer.node });
+        context.send(Outgoing::Request { to: from, node: peer.node, incarnation: peer.incarnation });
     }
 
     /// A candidate answered: it is where it says it is. A former life of it is forgotten, and its burst begins.
@@ -403,7 +404,8 @@ impl Master {
             }
             Asking::Done => return,
         }
-        context.send(Outgoing::Request { to: member.peer.address, node });
+        let Peer { address: to, incarnation, .. } = member.peer;
+        context.send(Outgoing::Request { to, node, incarnation });
     }
 
     // ---- measure --------------------------------------------------------------------------------------------------

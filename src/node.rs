@@ -120,8 +120,8 @@ impl Node {
         // Only one of these two holds entries that the message borrows.
         let entries_to_send;
         let (to, round, message) = match (outgoing, &mut self.role) {
-            (Outgoing::Request { to, node }, RoleState::Master(master)) => {
-                (to, master.round(), Message::Request(master.request(to, node, now)))
+            (Outgoing::Request { to, node, incarnation }, RoleState::Master(master)) => {
+                (to, master.round(), Message::Request(master.request(to, node, incarnation, now)))
             }
             (Outgoing::Announce { to }, RoleState::Master(master)) => {
                 (to, master.round(), Message::Announce(master.announce(&self.context)))

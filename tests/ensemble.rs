@@ -193,6 +193,20 @@ fn a_newcomer_follows_and_gets_a_vote_only_after_it_agreed() {
 }
 
 #[test]
+fn a_slave_that_restarts_at_its_old_address_is_taken_back() {
+    let mut network = ensemble(&off_by(&[Span::ZERO, Span::ZERO, Span::ZERO]));
+    network.run_until(Span::from_secs(5));
+    network.kill(2);
+    network.run_for(Span::from_millis(700));
+    network.restart(2, Span::from_secs(9));
+    network.run_for(Span::from_millis(500));
+    assert!(network.spread(0..3) < Span::from_millis(1), "corrected within 0.5 s: {}", network.spread(0..3));
+    network.run_for(Span::from_secs(10));
+    let master = network.members[MASTER].node.as_master().expect("the master");
+    assert_eq!(master.members().filter(|member| member.left_out().is_none()).count(), 2);
+}
+
+#[test]
 fn a_silent_slave_is_left_out_and_comes_back() {
     let mut network = ensemble(&off_by(&[Span::ZERO, Span::ZERO, Span::ZERO]));
     network.run_until(Span::from_secs(10));

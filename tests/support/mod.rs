@@ -46,6 +46,7 @@ pub struct Member {
     fault: Fault,
     zero: i64,
     alive: bool,
+    lives: u64,
     pub events: Vec<Event>,
 }
 
@@ -109,9 +110,20 @@ impl Network {
         let zero = i64::try_from(index).unwrap() * 1_000_000_000_000 + 5_000_000_000;
         let local = LocalTime::from_nanos(zero) + self.now + fault.drift.over(self.now);
         let node = Node::new(config, Incarnation::new(incarnation), local, START + self.now + fault.offset);
-        self.members.push(Member { node, fault, zero, alive: true, events: Vec::new() });
+        self.members.push(Member { node, fault, zero, alive: true, lives: 0, events: Vec::new() });
         self.flush(index);
         index
+    }
+
+    /// The node starts again, at its old address and with its old number, in another life.
+    pub fn restart(&mut self, index: usize, offset: Span) {
+        let member = &mut self.members[index];
+        member.lives += 1;
+        let config = member.node.config().clone();
+        let incarnation = Incarnation::new(u64::try_from(index).unwrap() + 1_000 * (member.lives + 1));
+        member.node = Node::new(config, incarnation, member.local(self.now), START + self.now + offset);
+        member.alive = true;
+        self.flush(index);
     }
 
     /// The node stops without a word.

@@ -194,9 +194,10 @@ impl Estimator {
         let least_delay = self.least_delay()?;
         // Even the quickest exchange was held up a little, and leaving that out makes the first samples look far better
         // than they are, so that a burst's noise becomes skew. When both ways queue exponentially the fourth smallest
-        // delay lies above the smallest by as much (1.2 times) as that lies above an idle network's.
+        // delay lies above the smallest by as much (1.2 times) as that lies above an idle network's. While there are
+        // fewer than four, a single late one must not spoil the quick ones: at most as much again as the smallest.
         let fourth = self.least.iter().flatten().max().copied().unwrap_or(least_delay);
-        let unseen = (fourth - least_delay).as_secs_f64();
+        let unseen = (fourth - least_delay).min(least_delay).as_secs_f64();
         let variance = |sample: &Sample| {
             let held_up = (sample.delay - least_delay).as_secs_f64() + unseen;
             STAMP_NOISE * STAMP_NOISE + held_up * held_up / 12.0
@@ -373,6 +374,22 @@ mod tests {
             assert!(second < 10 || error < Span::from_micros(40), "at {second} s: {error}");
         }
         assert!(estimator.least_delay() > Some(Span::from_millis(10)));
+    }
+
+    #[test]
+    fn after_a_jump_the_quick_sample_counts_and_not_the_late_one() {
+        // A host was suspended for 15 s: the answer that was under way took as long, and half of that is its error.
+        let mut estimator = Estimator::new();
+        let jump = Span::from_secs(-15);
+        for second in 0..10 {
+            estimator.push(sample(Span::from_secs(second).as_secs_f64(), Span::ZERO, Skew::ZERO, Span::ZERO));
+        }
+        let quick = sample(26.0, jump, Skew::ZERO, Span::ZERO);
+        let late = Sample { offset: Offset::new(jump + Span::from_secs(7)), delay: Span::from_secs(7), ..quick };
+        assert_eq!(estimator.push(late), Judgement::Suspect);
+        assert_eq!(estimator.push(Sample { at: quick.at + Span::from_millis(20), ..quick }), Judgement::Restarted);
+        let estimate = estimator.estimate(quick.at + Span::from_millis(20)).expect("restarted");
+        assert!(estimate.offset.distance(Offset::new(jump)) < Span::from_micros(1), "{}", estimate.offset);
     }
 
     #[test]

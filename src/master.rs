@@ -57,6 +57,15 @@ const FOUNDING_PATIENCE: Span = Span::from_millis(400);
 const TERM_PAUSE: Span = Span::from_millis(100);
 /// Nodes that joined and have not answered yet.
 const CANDIDATES: usize = 256;
+/// A join may raise the term by so much: a master that restarts is that many masterships behind at most, and a forged term
+/// does not use up all numbers at once.
+const TERM_LEAP: u64 = 1 << 16;
+/// Once the ensemble is founded, its clocks agree within this many times the median of their error bounds (or γ, if that is
+/// less). Any two honest ones lie within twice theirs; four times that leaves room for noise and for uneven links. With γ
+/// alone a clock that takes no corrections but stays within 20 ms would draw the others after it for ever.
+const AGREEMENT: i64 = 8;
+/// But clocks that lie this close are never told apart: the scheduler's noise.
+const CLOSEST_AGREEMENT: Span = Span::from_micros(100);
 /// A candidate that has not answered for so long makes room for another.
 const CANDIDATE_PATIENCE: Span = Span::from_secs(2);
 /// A member that has been silent for so long is forgotten.
@@ -249,6 +258,9 @@ impl Master {
         let Arrival { from, now, header, .. } = *arrival;
         let is_ours = join.master == Some((context.config.node_id, context.incarnation));
         let is_unknown = header.term > self.term || (header.term == self.term && !is_ours);
+        if is_unknown && header.term.get() > self.term.get().saturating_add(TERM_LEAP) {
+            return context.drop_datagram(DropReason::OutOfRange, from);
+        }
         if is_unknown && self.last_raise.is_none_or(|last| now - last >= TERM_PAUSE) {
             self.last_raise = Some(now);
             self.take_term(context, header.term, now);
@@ -517,25 +529,32 @@ impl Master {
         readings.extend(measured.iter().filter_map(|(node, measured)| {
             self.members.get(node).map(|member| member.reading(measured, own, is_founded))
         }));
-        let Some(ensemble) = context.config.average.of(&readings, context.config.gamma) else {
+        let gamma = if is_founded { agreement(&measured, context.config.gamma) } else { context.config.gamma };
+        let Some(ensemble) = context.config.average.of(&readings, gamma) else {
             return;
         };
-        let of_slaves = ensemble.verdicts.iter().skip(1).copied();
-        for ((node, measured), verdict) in measured.iter().zip(of_slaves.clone()) {
-            if let Some(member) = self.members.get_mut(node)
-                && member.judged(measured.offset, ensemble.offset, context.config.gamma, verdict, !is_founded)
-            {
+        let own_is_counted = ensemble.verdicts.first() == Some(&Verdict::Counted);
+        let mut counted_slaves = Vec::new();
+        for ((node, measured), verdict) in measured.iter().zip(ensemble.verdicts.iter().skip(1).copied()) {
+            let Some(member) = self.members.get_mut(node) else {
+                continue;
+            };
+            if member.judged(measured.offset, ensemble.offset, gamma, verdict, !is_founded) {
                 context.tell(Event::Standing { node: *node, left_out: member.left_out() });
             }
+            let is_counted = verdict == Verdict::Counted;
+            let rate = context.clock.rate();
+            if let Some(learned) = member.learned(&measured.estimate, is_counted, !is_founded, rate) {
+                counted_slaves.push((measured, learned));
+            }
         }
-        let own_rate = (ensemble.verdicts.first() == Some(&Verdict::Counted)).then_some(context.clock.rate());
-        let counted_slaves = measured.iter().zip(of_slaves).filter(|(_, verdict)| *verdict == Verdict::Counted);
-        let counted = Counted::new(own_rate, counted_slaves.map(|((_, measured), _)| measured));
+        let counted = Counted::new(own_is_counted, counted_slaves.into_iter());
+        let ensemble_rate = context.clock.rate() + counted.rate_change;
         let correction = Offset::ZERO.correction(ensemble.offset);
         let own_correction = Correction {
             reference: now,
             amount: correction,
-            rate: counted.rate,
+            rate: ensemble_rate,
             error_bound: counted.error_bound,
             rate_error: counted.rate_error,
         };
@@ -558,7 +577,7 @@ impl Master {
         }
         let entries = measured
             .iter()
-            .filter_map(|(node, measured)| self.members.get(node)?.entry(measured, ensemble.offset, counted.rate));
+            .filter_map(|(node, measured)| self.members.get(node)?.entry(measured, ensemble.offset, ensemble_rate));
         let entries: Vec<Entry> = entries.collect();
         self.deliver(context, &entries, now);
         if is_founded {
@@ -684,14 +703,13 @@ impl Master {
 struct Counted {
     /// How many, the master's own included.
     clocks: usize,
-    /// The ensemble's rate relative to the master's local clock: the mean of the rates at which the counted clocks run as
-    /// corrected so far, the master's own among them.
+    /// By how much the ensemble's rate relative to the master's local clock changes: the mean of what has been learned of
+    /// the counted oscillators since the last average, the master's own among them with nothing to learn.
     ///
-    /// At the founding no rate has been corrected, so that this is the mean of the oscillators; from then on it
-    /// changes by the mean change of what is known of them, which telescopes: estimation noise does not add up. And
-    /// whoever joins runs at the ensemble's rate already, whoever leaves did, so that coming and going changes nothing
-    /// (as in the atomic time scale AT1); with the mean of the bare oscillators the rate would jump by ppm.
-    rate: Skew,
+    /// At the founding nothing is known, so that these changes add up to the mean of the founders' oscillators, which anchors the
+    /// ensemble: its time cannot wander off on the noise of its estimates. Who comes later or goes changes nothing
+    /// (as in the atomic time scale AT1); with the mean of the oscillators of the moment, the rate would jump by ppm.
+    rate_change: Skew,
     /// How far the average offset can be wrong: the mean of what each of them can.
     error_bound: Span,
     /// How far the rate can be wrong.
@@ -699,22 +717,30 @@ struct Counted {
 }
 
 impl Counted {
-    /// `own_rate`: the rate of the master's own clock, when it is counted.
-    fn new<'a>(own_rate: Option<Skew>, slaves: impl Iterator<Item = &'a Measured>) -> Self {
-        let mut clocks = usize::from(own_rate.is_some());
-        let (mut rate, mut error_bound, mut rate_error) = (own_rate.unwrap_or_default(), Span::ZERO, Skew::ZERO);
-        for slave in slaves {
+    /// `own`: the master's own clock is counted. Each slave with what has been learned of its oscillator.
+    fn new<'a>(own: bool, slaves: impl Iterator<Item = (&'a Measured, Skew)>) -> Self {
+        let mut clocks = usize::from(own);
+        let (mut rate_change, mut error_bound, mut rate_error) = (Skew::ZERO, Span::ZERO, Skew::ZERO);
+        for (slave, learned) in slaves {
             clocks += 1;
-            rate = rate + slave.rate;
+            rate_change = rate_change + learned;
             error_bound += slave.estimate.error_bound;
             rate_error = rate_error + slave.estimate.skew_error;
         }
         let parts = i64::try_from(clocks.max(1)).unwrap_or(i64::MAX);
         Self {
             clocks,
-            rate: rate.part(parts),
+            rate_change: rate_change.part(parts),
             error_bound: error_bound.part(parts),
             rate_error: rate_error.part(parts),
         }
     }
+}
+
+/// How close clocks must be to count as agreeing, in an ensemble that knows them this well.
+fn agreement(measured: &[(NodeId, Measured)], gamma: Span) -> Span {
+    let mut bounds: Vec<Span> = measured.iter().map(|(_, member)| member.estimate.error_bound).collect();
+    bounds.sort_unstable();
+    let median = bounds.get(bounds.len() / 2).copied().unwrap_or(Span::MAX);
+    median.times(AGREEMENT).max(CLOSEST_AGREEMENT).min(gamma)
 }

@@ -119,8 +119,6 @@ pub struct Measured {
     pub local: LocalTime,
     /// Its disciplined clock's target minus the master's.
     pub offset: Offset,
-    /// The rate of its target relative to the master's local clock.
-    pub rate: Skew,
     /// How its local clock runs.
     pub estimate: Estimate,
 }
@@ -159,6 +157,8 @@ pub struct Member {
     is_fresh: bool,
     /// Rounds in a row within γ.
     agreeing: u32,
+    /// What was known of its oscillator when it was last counted; `None` when it was not counted since.
+    counted_with: Option<Estimate>,
     unanswered: Vec<LocalTime>,
     estimator: Estimator,
     report: Option<Report>,
@@ -179,6 +179,7 @@ impl Member {
             last_offset: None,
             is_fresh: false,
             agreeing: 0,
+            counted_with: None,
             unanswered: Vec::with_capacity(UNANSWERED),
             estimator: Estimator::new(),
             report: None,
@@ -237,6 +238,7 @@ impl Member {
             Judgement::Restarted => {
                 self.is_fresh = true;
                 self.agreeing = 0;
+                self.counted_with = None;
             }
         }
         Ok(judgement)
@@ -246,8 +248,10 @@ impl Member {
     /// of that round is waited for.
     pub fn acknowledged(&mut self, round: Round, acknowledgement: &Acknowledgement) -> Option<Delivery> {
         let delivery = self.delivery.take_if(|delivery| delivery.round == round)?;
-        if acknowledgement.outcome != Outcome::Refused
-            && let Some(report) = &mut self.report
+        if acknowledgement.outcome == Outcome::Refused {
+            // Whoever does not follow has no say, or the others would follow it.
+            self.agreeing = 0;
+        } else if let Some(report) = &mut self.report
             && report.adjustment == delivery.entry.adjustment
         {
             // The slave's clock is now what we asked for; its next response will say the same.
@@ -273,8 +277,7 @@ impl Member {
         let report = self.report.as_ref()?;
         let estimate = self.estimator.estimate(now)?;
         let local = now.on_other_clock(estimate.offset);
-        let offset = report.target(local).offset_from(own);
-        Some(Measured { local, offset, rate: report.rate.on_top_of(estimate.skew), estimate })
+        Some(Measured { local, offset: report.target(local).offset_from(own), estimate })
     }
 
     /// Its clock as the averaging functions want it; before the ensemble is `founded` nobody is on probation.
@@ -314,6 +317,34 @@ impl Member {
             verdict @ (Verdict::Counted | Verdict::LeftOut(_)) => verdict,
         };
         self.verdict.replace(verdict) != Some(verdict)
+    }
+
+    /// By how much it would change the ensemble's rate: what has been learned of its oscillator since it was counted last.
+    /// All of it for a founder, nothing for a newcomer; `None` when it is not counted now.
+    ///
+    /// More than the former estimate could be wrong by is not believed: that is no oscillator. A reference is not asked what was
+    /// learned: its clock's rate is right, and `ensemble_rate` is wrong by the difference.
+    pub fn learned(
+        &mut self,
+        estimate: &Estimate,
+        is_counted: bool,
+        is_founder: bool,
+        ensemble_rate: Skew,
+    ) -> Option<Skew> {
+        if !is_counted {
+            self.counted_with = None;
+            return None;
+        }
+        let before = self.counted_with.replace(*estimate);
+        Some(match (self.report, before) {
+            (Some(report), _) if self.peer.is_reference => report.rate.on_top_of(estimate.skew) - ensemble_rate,
+            (_, None) if is_founder => estimate.skew,
+            (_, None) => Skew::ZERO,
+            (_, Some(before)) => {
+                let learned = estimate.skew - before.skew;
+                if learned.abs() <= before.skew_error { learned } else { Skew::ZERO }
+            }
+        })
     }
 
     /// What it has to do to its clock; `None` when no frame can carry it, because its clock is absurd.

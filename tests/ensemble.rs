@@ -8,6 +8,7 @@ use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
 use berkeleyd::counters::DropReason;
 use berkeleyd::identity::NodeId;
+use berkeleyd::protocol::Message;
 use berkeleyd::time::{Skew, Span};
 use support::{Fault, Network, address, group};
 
@@ -121,6 +122,41 @@ fn a_round_is_averaged_once_though_a_member_is_given_up_after_its_deadline() {
         .filter_map(|event| if let Event::Averaged { round, .. } = event { Some(*round) } else { None })
         .collect();
     assert!(rounds.is_sorted_by(|earlier, later| earlier < later), "{rounds:?}");
+}
+
+#[test]
+fn a_rate_that_no_oscillator_has_moves_nobody() {
+    // Node 5's time agrees, and it claims to run 10 % fast.
+    let mut network = ensemble(&off_by(&[Span::ZERO; 5]));
+    network.tamper = Box::new(|from, message| {
+        if let (4, Message::Response(response)) = (from, message) {
+            response.rate = Skew::MAX;
+        }
+    });
+    network.run_until(Span::from_secs(10));
+    let rate = network.members[MASTER].node.clock().rate();
+    assert!(rate.abs() < Skew::from_ppm(20), "the ensemble runs at {rate}");
+}
+
+#[test]
+fn a_clock_that_takes_no_corrections_does_not_draw_the_others_after_it() {
+    // It is founded with the others and drifts by 50 ppm: within γ for more than 5 minutes.
+    let mut network = Network::new();
+    for number in 1..=5 {
+        let mut config = config(number, if number == 1 { Role::Master } else { Role::Slave });
+        if number == 5 {
+            config.policy.max_correction = Some(Span::from_nanos(1));
+        }
+        let drift = if number == 5 { Skew::from_ppm(50) } else { Skew::ZERO };
+        network.start(config, Fault { offset: Span::ZERO, drift });
+    }
+    network.run_until(Span::from_secs(60));
+    let (before, rate) = (network.error(MASTER), network.members[MASTER].node.clock().rate());
+    network.run_for(Span::from_secs(200));
+    // Its oscillator was one of the founders', and so a part of the ensemble's rate. It does not become more of it.
+    assert!(rate.abs() < Skew::from_ppm(20), "{rate}");
+    let drawn = network.error(MASTER) - before - rate.over(Span::from_secs(200));
+    assert!(drawn.abs() < Span::from_micros(50), "drawn by {drawn}");
 }
 
 #[test]

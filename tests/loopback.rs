@@ -1131,7 +1131,7 @@ fn a_liar_among_the_slaves_moves_nobody() {
     // A little and much too far ahead and behind, and as far as a frame can say.
     let lies = [30_000_000, -30_000_000, 3_000_000_000, -3_000_000_000, largest, -largest];
     let fields = 6;
-    let (mut told, mut worst) = (0, Span::ZERO);
+    let (mut told, mut worst, mut fastest) = (0, Span::ZERO, Skew::ZERO);
     while told < lies.len() * fields {
         let request = liar.hear("request").expect("it is asked, round after round");
         let lie = lies[told % lies.len()];
@@ -1158,8 +1158,10 @@ fn a_liar_among_the_slaves_moves_nobody() {
         assert!(told > lies.len() || listed.is_none_or(|peer| !peer.counted), "lie {told}: {listed:?}");
         // What the liar talked them into would be slewed, slowly and by all: it shows here before their clocks show it.
         worst = statuses.iter().map(|status| Span::from_nanos(status.slew_ns).abs()).fold(worst, Span::max);
+        fastest = statuses.iter().map(|status| Skew::from_ppb(status.skew_ppb).abs()).fold(fastest, Skew::max);
     }
-    assert!(worst < CLOSE, "they slew by {worst}");
+    // All honest oscillators are one.
+    assert!(worst < CLOSE && fastest < Skew::from_ppm(1_000), "they slew by {worst}, at {fastest}");
     let statuses = lab.agree(&nodes);
     assert!((ahead(&statuses[0]) - before).abs() < CLOSE, "{before} -> {}", ahead(&statuses[0]));
 }

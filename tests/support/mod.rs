@@ -17,6 +17,7 @@ use berkeleyd::config::NodeConfig;
 use berkeleyd::context::Event;
 use berkeleyd::identity::Incarnation;
 use berkeleyd::node::Node;
+use berkeleyd::protocol::{Frame, Message};
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
 use bytes::BytesMut;
@@ -66,6 +67,9 @@ impl Member {
 /// Decides the fate of one datagram: how long it takes, or `None` when it is lost.
 pub type Fate = Box<dyn FnMut(&mut Dice, usize, usize, &[u8]) -> Option<Span>>;
 
+/// Changes what the node with this index says.
+pub type Tamper = Box<dyn FnMut(usize, &mut Message<'_>)>;
+
 /// A linear congruential generator: the same numbers on every machine.
 pub struct Dice(u64);
 
@@ -81,6 +85,8 @@ pub struct Network {
     pub now: Span,
     pub members: Vec<Member>,
     pub fate: Fate,
+    /// Changes what the node with this index says before it goes on its way.
+    pub tamper: Tamper,
     pub dice: Dice,
     /// On the way: arrival and a number that keeps equal ones in order, to sender, receiver and bytes.
     flying: BTreeMap<(Span, u64), (usize, usize, Vec<u8>)>,
@@ -95,6 +101,7 @@ impl Network {
             now: Span::ZERO,
             members: Vec::new(),
             fate: Box::new(|dice, _, _, _| Some(Span::from_nanos(50_000 + i64::try_from(dice.roll(20_000)).unwrap()))),
+            tamper: Box::new(|_, _| {}),
             dice: Dice(1),
             flying: BTreeMap::new(),
             sequence: 0,
@@ -161,9 +168,13 @@ impl Network {
         let local = self.members[index].local(self.now);
         while let Some(transmit) = self.members[index].node.poll_transmit(local, &mut buffer) {
             self.sent += 1;
+            let mut frame = Frame::decode(&buffer).expect("nodes send legal frames");
+            (self.tamper)(index, &mut frame.message);
+            let mut bytes = BytesMut::new();
+            frame.encode(&mut bytes);
             for to in 0..self.members.len() {
                 if transmit.to == group() || transmit.to == address(to) {
-                    self.fly(index, to, &buffer);
+                    self.fly(index, to, &bytes);
                 }
             }
         }

@@ -13,6 +13,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
+use crate::commands::simulate;
 use crate::config_file::{self, Origins};
 use crate::failure::Failure;
 use crate::settings::{RunConfig, Settings, reason, suggestion};
@@ -48,6 +49,8 @@ pub enum Invocation {
     },
     /// Show a whole ensemble at work.
     Demo,
+    /// Simulate an ensemble.
+    Simulate(Box<simulate::Options>),
     /// Look for mistakes in a configuration file.
     CheckConfig {
         /// The file.
@@ -102,6 +105,8 @@ enum Task {
     },
     /// Run a whole ensemble on loopback and show how it agrees
     Demo,
+    /// Simulate an ensemble, and measure how well it agrees
+    Simulate(Box<simulate::Options>),
     /// Look for mistakes in a configuration file: exit 0, or 2 and one line an error
     CheckConfig {
         /// The TOML file
@@ -124,6 +129,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     match line.command {
         Some(Task::Status { socket, json }) => return Ok(Invocation::Status { socket, json }),
         Some(Task::Demo) => return Ok(Invocation::Demo),
+        Some(Task::Simulate(options)) => return Ok(Invocation::Simulate(options)),
         Some(Task::CheckConfig { file }) => return Ok(Invocation::CheckConfig { file }),
         None => (),
     }

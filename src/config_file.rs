@@ -25,14 +25,14 @@ pub(crate) const COMMAND_LINE_ONLY: [&str; 5] = ["config", "verbose", "quiet", "
 
 /// A place in a text, both counted from 1; columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Position {
+pub(crate) struct Position {
     line: usize,
     column: usize,
 }
 
 impl Position {
     /// The place of the byte `offset`, or the end of a shorter text.
-    fn of(text: &[u8], offset: usize) -> Self {
+    pub(crate) fn of(text: &[u8], offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line = before.split(|byte| *byte == b'\n').next_back().unwrap_or_default();
         Self {
@@ -80,17 +80,26 @@ impl Origins {
 /// # Errors
 /// Every mistake that could be found, a line each, in the order of the file; or why it cannot be read.
 pub fn read(path: &Path) -> Result<(Settings, Origins), Vec<String>> {
+    let (file, text) = text_of(path).map_err(|mistake| vec![mistake])?;
+    parse(file, &text)
+}
+
+/// A file's name for complaints, and its text; or the complaint why there is none.
+pub(crate) fn text_of(path: &Path) -> Result<(String, String), String> {
     let file = path.display().to_string();
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|opened| opened.take(MAX_SIZE + 1).read_to_end(&mut bytes))
-        .map_err(|error| vec![format!("{file}: cannot be read: {error}")])?;
+        .map_err(|error| format!("{file}: cannot be read: {error}"))?;
     if u64::try_from(bytes.len()).is_ok_and(|size| size > MAX_SIZE) {
-        return Err(vec![format!("{file}: larger than a configuration file can be (1 MiB)")]);
+        return Err(format!("{file}: larger than a configuration file can be (1 MiB)"));
     }
-    match str::from_utf8(&bytes) {
-        Ok(text) => parse(file, text),
-        Err(error) => Err(vec![format!("{file}:{}: not UTF-8 text", Position::of(&bytes, error.valid_up_to()))]),
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((file, text)),
+        Err(error) => {
+            let position = Position::of(error.as_bytes(), error.utf8_error().valid_up_to());
+            Err(format!("{file}:{position}: not UTF-8 text"))
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod node;
 pub mod protocol;
 pub mod round_trip;
 pub mod settings;
+pub mod sim;
 pub mod slave;
 pub mod stamp;
 pub mod state_dir;

@@ -22,14 +22,17 @@ fn main() -> ExitCode {
 fn obey(invocation: Invocation) -> Result<(), Failure> {
     start_log(match &invocation {
         Invocation::Run(config) => config.verbosity,
-        Invocation::Status { .. } | Invocation::Demo | Invocation::CheckConfig { .. } | Invocation::Show(_) => {
-            LevelFilter::Warn
-        }
+        Invocation::Status { .. }
+        | Invocation::Demo
+        | Invocation::Simulate(_)
+        | Invocation::CheckConfig { .. }
+        | Invocation::Show(_) => LevelFilter::Warn,
     });
     match invocation {
         Invocation::Run(config) => commands::run::run(*config),
         Invocation::Status { socket, json } => commands::status::status(socket.as_deref(), json),
         Invocation::Demo => commands::demo::demo(),
+        Invocation::Simulate(options) => commands::simulate::simulate(&options),
         Invocation::CheckConfig { file } => commands::check_config::check_config(&file),
         Invocation::Show(text) => commands::print(&text),
     }

@@ -2,7 +2,10 @@
 
 pub mod check_config;
 pub mod demo;
+mod draft;
+mod progress;
 pub mod run;
+pub mod simulate;
 pub mod status;
 
 use std::env;

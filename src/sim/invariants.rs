@@ -1,0 +1,150 @@
+//! What must hold after every event, whatever the scenario. They are the reason why the simulator exists.
+//!
+//! 1. A disciplined clock never runs backwards, except by an allowed step: the first correction of a life, or with
+//!    `allow-step` one above the threshold.
+//! 2. A node applies corrections in the order of (term, round), each at most once.
+//! 3. The intervals that corrected honest nodes publish (what they show, plus and minus their error bounds) have a point in
+//!    common: the ensemble time that all of them claim to be near. So any two nodes agree within the sum of their bounds.
+//! 4. Terms never go down.
+//!
+//! A node whose own oscillator has jumped, or stood still, cannot know until somebody measures it: its interval counts again
+//! from its next correction on.
+
+use crate::clock::Applied;
+use crate::config::CorrectionPolicy;
+use crate::context::Event;
+use crate::identity::{Round, Term};
+use crate::node::Node;
+use crate::sim::outcome::{Invariant, NodeSample, NodeStanding, Violation};
+use crate::time::{LocalTime, Span, Time};
+
+/// What one life of a node has shown so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Life {
+    shown: Option<Time>,
+    /// A step has been applied since it was looked at.
+    has_stepped: bool,
+    /// Corrections applied.
+    corrections: u32,
+    term: Term,
+    corrected: Option<(Term, Round)>,
+    /// Its oscillator has done what no oscillator does; nobody has corrected it since.
+    is_unaware: bool,
+}
+
+/// The watch over a group.
+#[derive(Debug)]
+pub(crate) struct Invariants {
+    lives: Vec<Life>,
+}
+
+impl Invariants {
+    /// For so many nodes.
+    pub(crate) fn new(count: usize) -> Self {
+        Self { lives: vec![Life::default(); count] }
+    }
+
+    /// A node starts a new life.
+    pub(crate) fn started(&mut self, index: usize) {
+        if let Some(life) = self.lives.get_mut(index) {
+            *life = Life::default();
+        }
+    }
+
+    /// A node's oscillator jumped or stood still.
+    pub(crate) fn jumped(&mut self, index: usize) {
+        if let Some(life) = self.lives.get_mut(index) {
+            life.is_unaware = true;
+        }
+    }
+
+    /// A node told something.
+    pub(crate) fn heard(&mut self, at: Span, index: usize, node: &Node, event: &Event) -> Option<Violation> {
+        let life = self.lives.get_mut(index)?;
+        let Event::Corrected { round, applied } = event else {
+            return None;
+        };
+        let policy = &node.config().policy;
+        let violation = |invariant, expected: String, found: String| {
+            Some(Violation { at, node: Some(index), invariant, expected, found })
+        };
+        let is_first = life.corrections == 0;
+        life.corrections += 1;
+        life.is_unaware = false;
+        let now = (node.term(), *round);
+        if let Some(before) = life.corrected.replace(now).filter(|before| *before >= now) {
+            let expected = format!("corrections after term {} round {}", before.0, before.1);
+            return violation(Invariant::CorrectedOnce, expected, format!("term {} round {}", now.0, now.1));
+        }
+        if let Applied::Stepped(step) = applied {
+            life.has_stepped = true;
+            if !(is_first || is_step_allowed(policy)) {
+                return violation(Invariant::Monotonic, "a slew".to_owned(), format!("a step by {step}"));
+            }
+        }
+        None
+    }
+
+    /// A node has taken an input in and its outputs are drained.
+    pub(crate) fn acted(&mut self, at: Span, index: usize, node: &Node, local: LocalTime) -> Option<Violation> {
+        let life = self.lives.get_mut(index)?;
+        let shown = node.clock().read(local);
+        let before = life.shown.replace(shown);
+        let has_stepped = std::mem::take(&mut life.has_stepped);
+        let term = std::mem::replace(&mut life.term, node.term());
+        if !has_stepped && before.is_some_and(|before| shown < before) {
+            let back = before.unwrap_or_default() - shown;
+            return Some(Violation {
+                at,
+                node: Some(index),
+                invariant: Invariant::Monotonic,
+                expected: "a clock that goes forward".to_owned(),
+                found: format!("{back} back"),
+            });
+        }
+        if node.term() < term {
+            return Some(Violation {
+                at,
+                node: Some(index),
+                invariant: Invariant::OneMaster,
+                expected: format!("term {term} or above"),
+                found: format!("term {}", node.term()),
+            });
+        }
+        None
+    }
+
+    /// All clocks were looked at.
+    pub(crate) fn sampled(&self, at: Span, samples: &[NodeSample]) -> Option<Violation> {
+        let claims = samples.iter().zip(&self.lives).enumerate().filter(|(_, (sample, life))| {
+            sample.standing == NodeStanding::Honest && sample.bound < Span::MAX && !life.is_unaware
+        });
+        let mut latest_begin: Option<(Span, usize)> = None;
+        let mut earliest_end: Option<(Span, usize)> = None;
+        for (index, (sample, _)) in claims {
+            let (begin, end) = (sample.error - sample.bound, sample.error + sample.bound);
+            if latest_begin.is_none_or(|(latest, _)| begin > latest) {
+                latest_begin = Some((begin, index));
+            }
+            if earliest_end.is_none_or(|(earliest, _)| end < earliest) {
+                earliest_end = Some((end, index));
+            }
+        }
+        let ((begin, ahead), (end, behind)) = (latest_begin?, earliest_end?);
+        if begin <= end {
+            return None;
+        }
+        Some(Violation {
+            at,
+            node: Some(ahead),
+            invariant: Invariant::HonestBound,
+            expected: format!("nodes {ahead} and {behind} to agree within the sum of their error bounds"),
+            found: format!("{} more", begin - end),
+        })
+    }
+}
+
+/// Whether a running clock may be corrected by this step.
+fn is_step_allowed(policy: &CorrectionPolicy) -> bool {
+    policy.allow_step
+}

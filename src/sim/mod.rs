@@ -1,0 +1,30 @@
+//! The simulator: the very nodes that the event loop drives, on oscillators and links with faults, against a true time that
+//! no node can see. A run is determined by its scenario and its seed.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `scenario.rs` | what is simulated: data, read from TOML |
+//! | `random.rs` | seeded streams of random numbers, the same on every machine |
+//! | `oscillator.rs` | true time to a node's local time, and back |
+//! | `link.rs` | the fate of a datagram |
+//! | `world.rs` | the event queue: nodes, datagrams in flight, faults on a schedule |
+//! | `invariants.rs` | what must hold after every event |
+//! | `outcome.rs` | what a run measured, in words and as JSON |
+//! | `statistics.rs` | the figures in it |
+//! | `trace.rs` | every clock over time, decimated |
+//! | `batch.rs` | many runs at once |
+//! | `plot.rs` | a picture of a run |
+//! | `scenario_file.rs` | scenarios from files, and the place of a mistake in one |
+
+pub mod batch;
+pub(crate) mod invariants;
+pub mod link;
+pub mod oscillator;
+pub mod outcome;
+pub mod plot;
+pub mod random;
+pub mod scenario;
+pub mod scenario_file;
+pub(crate) mod statistics;
+pub mod trace;
+pub mod world;

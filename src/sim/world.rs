@@ -1,0 +1,716 @@
+//! The event queue: nodes on their oscillators, datagrams in flight, faults on a schedule. It does to a [`Node`] what the event
+//! loop does, and knows the true time that no node can see.
+//!
+//! True time is a [`Span`] from the beginning of the run. Events happen in the order of their true time, equal ones in the
+//! order in which they were planned, so that a run is determined by its scenario and its seed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use crate::config::{CorrectionPolicy, NodeConfig, Role};
+use crate::context::Event as NodeEvent;
+use crate::identity::{Incarnation, NodeId};
+use crate::node::Node;
+use crate::protocol::{Frame, MAX_FRAME_LEN, Message};
+use crate::sim::invariants::Invariants;
+use crate::sim::link::{Content, Heading, Link, Queue};
+use crate::sim::oscillator::Oscillator;
+use crate::sim::outcome::{NodeSample, NodeStanding, Recorder};
+use crate::sim::random::{Purpose, Random};
+use crate::sim::scenario::{Fault, FaultKind, Scenario};
+use crate::stamp::Stamp;
+use crate::time::{LocalTime, Skew, Span, Time};
+
+/// True time at the beginning of a run, as a clock without error shows it: a moment of 2026.
+pub const BEGINNING: Time = Time::from_nanos(1_790_000_000_000_000_000);
+/// The oscillators of a run start this far apart, as those of machines that booted at different times do.
+const BOOT_DISTANCE: Span = Span::from_secs(1_000);
+/// Between two frames of an attacker.
+const ATTACK_PAUSE: Span = Span::from_millis(100);
+/// Frames that a replaying attacker keeps.
+const RECORDED: usize = 256;
+/// Datagrams that wait for a paused node; its socket's buffer has no room for more.
+const WAITING: usize = 256;
+/// What Ethernet, IPv4 and UDP put around a datagram, the pause between two frames included, in bytes.
+const WRAPPING: usize = 66;
+
+/// What is planned.
+#[derive(Clone, Debug)]
+enum Planned {
+    /// A node starts, with a new life.
+    Start(usize),
+    /// A node's deadline may have come.
+    Wake(usize),
+    /// A datagram reaches a node's own line, where others may be waiting.
+    Arrival { from: SocketAddr, to: usize, bytes: Rc<[u8]> },
+    /// A datagram that had to wait reaches the node.
+    Delivery { from: SocketAddr, to: usize, bytes: Rc<[u8]> },
+    /// The fault with this index begins.
+    FaultBegins(usize),
+    /// The fault with this index ends.
+    FaultEnds(usize),
+    /// The attacker of the fault with this index sends its next frame.
+    Attack(usize),
+    /// The clocks are looked at.
+    Sample,
+}
+
+#[derive(Debug)]
+struct Event {
+    at: Span,
+    sequence: u64,
+    planned: Planned,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for Event {}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// One node of the simulated group.
+#[derive(Debug)]
+struct Host {
+    config: NodeConfig,
+    oscillator: Oscillator,
+    /// `None` while it is not started or crashed.
+    node: Option<Node>,
+    /// How many lives it has had.
+    lives: u64,
+    /// What its clock shows at a start less true time.
+    offset: Span,
+    /// The deadline for which a wake-up is planned.
+    wake: Option<Span>,
+    /// Inputs wait while it is paused.
+    is_paused: bool,
+    waiting: Vec<(SocketAddr, Rc<[u8]>)>,
+    is_liar: bool,
+    queue: Queue,
+    stamps: Random,
+    /// Mean of it, in seconds.
+    stamp_noise: f64,
+    /// Added to every datagram from and to it.
+    slowness: Span,
+}
+
+/// A group of simulated nodes.
+#[derive(Debug)]
+pub struct World<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    now: Span,
+    sequence: u64,
+    events: BinaryHeap<Reverse<Event>>,
+    hosts: Vec<Host>,
+    links: BTreeMap<(usize, usize), Link>,
+    /// What a replaying attacker has recorded, the oldest first.
+    recorded: Vec<(SocketAddr, Rc<[u8]>)>,
+    is_recording: bool,
+    attacks: Random,
+    invariants: Invariants,
+    buffer: BytesMut,
+    samples: Vec<NodeSample>,
+    frames: u64,
+    bytes: u64,
+}
+
+/// Runs a scenario to its end. `progress` is told the true time now and then.
+pub fn run(scenario: &Scenario, seed: u64, recorder: &mut Recorder, progress: &mut dyn FnMut(Span)) {
+    World::new(scenario, seed).run(recorder, progress);
+}
+
+/// Between two looks at all clocks: often while they settle, then every tenth of a second.
+fn sampling_pause(now: Span) -> Span {
+    if now < Span::from_secs(5) { Span::from_millis(10) } else { Span::from_millis(100) }
+}
+
+/// The multicast group.
+fn group() -> SocketAddr {
+    SocketAddr::from(([239, 255, 5, 25], 5_525))
+}
+
+/// The address of a node: one machine each. At most 2^24 - 2 nodes.
+fn address(index: usize) -> SocketAddr {
+    let [_, a, b, c] = u32::try_from(index + 1).unwrap_or(u32::MAX).to_be_bytes();
+    SocketAddr::from(([10, a, b, c], 5_525))
+}
+
+/// The node at an address, if it is one of ours.
+fn index_of(address: SocketAddr) -> Option<usize> {
+    match address {
+        SocketAddr::V4(v4) => {
+            let [_, a, b, c] = v4.ip().octets();
+            usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?.checked_sub(1)
+        }
+        SocketAddr::V6(_) => None,
+    }
+}
+
+impl<'a> World<'a> {
+    /// A group before its first event.
+    pub fn new(scenario: &'a Scenario, seed: u64) -> Self {
+        let count = scenario.nodes.get();
+        let hosts = (0..count).map(|index| Host::new(scenario, seed, index)).collect();
+        let mut world = Self {
+            scenario,
+            seed,
+            now: Span::ZERO,
+            sequence: 0,
+            events: BinaryHeap::new(),
+            hosts,
+            links: BTreeMap::new(),
+            recorded: Vec::new(),
+            is_recording: scenario.faults.iter().any(|fault| fault.what == FaultKind::Replay),
+            attacks: Random::stream(seed, Purpose::Attacker, 0),
+            invariants: Invariants::new(count),
+            buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
+            samples: Vec::with_capacity(count),
+            frames: 0,
+            bytes: 0,
+        };
+        let mut at = Span::ZERO;
+        for index in 0..count {
+            world.plan(at, Planned::Start(index));
+            at += scenario.stagger;
+        }
+        for (index, fault) in scenario.faults.iter().enumerate() {
+            world.plan(fault.at, Planned::FaultBegins(index));
+        }
+        world.plan(Span::ZERO, Planned::Sample);
+        world
+    }
+
+    fn plan(&mut self, at: Span, planned: Planned) {
+        self.sequence += 1;
+        self.events.push(Reverse(Event { at, sequence: self.sequence, planned }));
+    }
+
+    fn run(mut self, recorder: &mut Recorder, progress: &mut dyn FnMut(Span)) {
+        while let Some(Reverse(event)) = self.events.pop() {
+            if event.at > self.scenario.duration {
+                break;
+            }
+            self.now = event.at;
+            match event.planned {
+                Planned::Start(index) => self.start(index, recorder),
+                Planned::Wake(index) => self.wake(index, recorder),
+                Planned::Arrival { from, to, bytes } => self.enqueue(from, to, bytes, recorder),
+                Planned::Delivery { from, to, bytes } => self.deliver(from, to, bytes, recorder),
+                Planned::FaultBegins(index) => self.begin_fault(index, recorder),
+                Planned::FaultEnds(index) => self.end_fault(index, recorder),
+                Planned::Attack(index) => self.attack(index),
+                Planned::Sample => {
+                    self.sample(recorder);
+                    progress(self.now);
+                }
+            }
+        }
+        recorder.frames(self.frames, self.bytes);
+    }
+
+    // ---- nodes ----------------------------------------------------------------------------------------------------
+
+    fn start(&mut self, index: usize, recorder: &mut Recorder) {
+        let Some(host) = self.hosts.get_mut(index) else {
+            return;
+        };
+        host.lives += 1;
+        let local = host.oscillator.local(self.now);
+        let mut identity = Random::stream(self.seed, Purpose::Node, index_number(index));
+        // Each life draws the next number of the node's own stream.
+        let incarnation = (0..host.lives).fold(0, |_, _| identity.number());
+        let time = BEGINNING + self.now + host.offset;
+        host.node = Some(Node::new(host.config.clone(), Incarnation::drawn(incarnation), local, time));
+        host.wake = None;
+        self.invariants.started(index);
+        self.settle(index, recorder);
+    }
+
+    /// The node's deadline may have come; an input since may have moved it.
+    fn wake(&mut self, index: usize, recorder: &mut Recorder) {
+        let Some(host) = self.hosts.get_mut(index) else {
+            return;
+        };
+        if host.wake != Some(self.now) {
+            return;
+        }
+        host.wake = None;
+        if host.is_paused {
+            return;
+        }
+        if let Some(node) = &mut host.node {
+            let local = host.oscillator.local(self.now);
+            if node.poll_timeout().is_some_and(|deadline| deadline <= local) {
+                node.handle_timeout(local);
+            }
+            self.settle(index, recorder);
+        }
+    }
+
+    /// A datagram reaches the line of a node: it is delivered at once, has to wait, or finds the queue full.
+    fn enqueue(&mut self, from: SocketAddr, to: usize, bytes: Rc<[u8]>, recorder: &mut Recorder) {
+        let now = self.now;
+        let link = &self.scenario.link;
+        let Some(host) = self.hosts.get_mut(to) else {
+            return;
+        };
+        match host.queue.admit(now, bytes.len() + WRAPPING, link) {
+            Some(at) if at > now => self.plan(at, Planned::Delivery { from, to, bytes }),
+            Some(_) => self.deliver(from, to, bytes, recorder),
+            None => {}
+        }
+    }
+
+    fn deliver(&mut self, from: SocketAddr, to: usize, bytes: Rc<[u8]>, recorder: &mut Recorder) {
+        let Some(host) = self.hosts.get_mut(to) else {
+            return;
+        };
+        if host.is_paused {
+            if host.waiting.len() < WAITING {
+                host.waiting.push((from, bytes));
+            }
+            return;
+        }
+        let passed = host.oscillator.local(self.now) + host.stamp_error();
+        if let Some(node) = &mut host.node {
+            recorder.received(1, u64::try_from(bytes.len()).unwrap_or(0));
+            node.handle_datagram(passed, from, Stamp::user(passed), &bytes);
+            self.settle(to, recorder);
+        }
+    }
+
+    /// Drains a node's outputs after an input, checks what must hold, and plans its next wake-up.
+    fn settle(&mut self, index: usize, recorder: &mut Recorder) {
+        let is_paused = self.hosts.get(index).is_none_or(|host| host.is_paused);
+        if is_paused {
+            return;
+        }
+        self.transmit(index);
+        let Some(host) = self.hosts.get_mut(index) else {
+            return;
+        };
+        let Some(node) = &mut host.node else {
+            return;
+        };
+        let local = host.oscillator.local(self.now);
+        while let Some(event) = node.poll_event() {
+            if let Some(violation) = self.invariants.heard(self.now, index, node, &event) {
+                recorder.violation(violation);
+            }
+            if let NodeEvent::Averaged { .. } = event {
+                recorder.round();
+            } else if let NodeEvent::Corrected { .. } = event {
+                recorder.correction();
+            } else if let NodeEvent::TermTaken { term } = event {
+                recorder.mark(self.now, format!("node {index} takes term {term}"));
+            }
+            recorder.event(self.now, Some(index), || format!("{event:?}"));
+        }
+        if let Some(violation) = self.invariants.acted(self.now, index, node, local) {
+            recorder.violation(violation);
+        }
+        let deadline = node.poll_timeout().map(|deadline| host.oscillator.truth_of(deadline).max(self.now));
+        if let Some(at) = deadline
+            && host.wake.is_none_or(|planned| at < planned)
+        {
+            host.wake = Some(at);
+            self.plan(at, Planned::Wake(index));
+        }
+    }
+
+    /// Sends what the node has to send.
+    fn transmit(&mut self, index: usize) {
+        loop {
+            let Some(host) = self.hosts.get_mut(index) else {
+                return;
+            };
+            let local = host.oscillator.local(self.now);
+            let Some(transmit) = host.node.as_mut().and_then(|node| node.poll_transmit(local, &mut self.buffer)) else {
+                return;
+            };
+            // The stamp was taken now, the datagram leaves a little later.
+            let leaves = self.now + host.stamp_error();
+            let is_liar = host.is_liar;
+            let bytes: Rc<[u8]> = Rc::from(&*self.buffer);
+            self.frames += 1;
+            self.bytes += u64::try_from(bytes.len()).unwrap_or(0);
+            if self.is_recording {
+                if self.recorded.len() >= RECORDED {
+                    self.recorded.remove(0);
+                }
+                self.recorded.push((address(index), Rc::clone(&bytes)));
+            }
+            if transmit.to == group() {
+                for to in (0..self.hosts.len()).filter(|to| *to != index) {
+                    self.fly(index, to, &bytes, leaves, is_liar);
+                }
+            } else if let Some(to) = index_of(transmit.to) {
+                self.fly(index, to, &bytes, leaves, is_liar);
+            }
+        }
+    }
+
+    /// Puts one datagram on its way, if the network lets it through.
+    fn fly(&mut self, from: usize, to: usize, bytes: &Rc<[u8]>, leaves: Span, is_liar: bool) {
+        if !self.is_connected(from, to) {
+            return;
+        }
+        let bytes = if is_liar { self.lie(from, to, bytes) } else { Rc::clone(bytes) };
+        let slowness = |index: usize| self.hosts.get(index).map_or(Span::ZERO, |host| host.slowness);
+        let extra = slowness(from) + slowness(to);
+        let seed = self.seed;
+        let link = self.links.entry((from, to)).or_insert_with(|| {
+            let number = |index| u32::try_from(index).unwrap_or(u32::MAX);
+            Link::new(Random::between(seed, Purpose::Link, number(from), number(to)))
+        });
+        let heading = match (from, to) {
+            (0, _) => Heading::FromMaster,
+            (_, 0) => Heading::ToMaster,
+            _ => Heading::Aside,
+        };
+        for delivery in link.send(leaves, &bytes, &self.scenario.link, heading, extra) {
+            let bytes = match delivery.content {
+                Content::AsSent => Rc::clone(&bytes),
+                Content::Altered(_) if self.scenario.link.checksum => continue,
+                Content::Altered(bytes) => Rc::from(bytes),
+            };
+            self.plan(delivery.arrival, Planned::Arrival { from: address(from), to, bytes });
+        }
+    }
+
+    /// What a liar says instead of the truth.
+    fn lie(&self, from: usize, to: usize, bytes: &Rc<[u8]>) -> Rc<[u8]> {
+        let Ok(Frame { header, message: Message::Response(mut response) }) = Frame::decode(bytes) else {
+            return Rc::clone(bytes);
+        };
+        let lie = &self.scenario.lie;
+        let is_opposite = (!lie.colluding && from % 2 == 1) != (lie.two_faced && to % 2 == 1);
+        let amount = lie.ahead + Skew::from_ratio(lie.drift_ppm / 1e6).over(self.now);
+        response.ahead += if is_opposite { -amount } else { amount };
+        let mut buffer = BytesMut::with_capacity(bytes.len());
+        Frame { header, message: Message::Response(response) }.encode(&mut buffer);
+        Rc::from(&*buffer)
+    }
+
+    // ---- faults ---------------------------------------------------------------------------------------------------
+
+    /// The nodes of a fault: those that it names, or all.
+    fn concerned(&self, fault: &Fault) -> Vec<usize> {
+        if fault.nodes.is_empty() { (0..self.hosts.len()).collect() } else { fault.nodes.clone() }
+    }
+
+    fn begin_fault(&mut self, index: usize, recorder: &mut Recorder) {
+        let scenario = self.scenario;
+        let Some(fault) = scenario.faults.get(index) else {
+            return;
+        };
+        recorder.mark(self.now, describe(fault));
+        if fault.lasting > Span::ZERO {
+            self.plan(self.now + fault.lasting, Planned::FaultEnds(index));
+        }
+        if matches!(fault.what, FaultKind::Forge | FaultKind::Replay) {
+            self.plan(self.now, Planned::Attack(index));
+        }
+        for node in self.concerned(fault) {
+            match fault.what {
+                FaultKind::Leave => {
+                    if let Some(node) = self.hosts.get_mut(node).and_then(|host| host.node.as_mut()) {
+                        node.handle_shutdown();
+                    }
+                    self.transmit(node);
+                    self.stop(node);
+                }
+                FaultKind::Crash => self.stop(node),
+                FaultKind::Pause | FaultKind::Suspend => {
+                    let now = self.now;
+                    if let Some(host) = self.hosts.get_mut(node) {
+                        host.is_paused = true;
+                        if fault.what == FaultKind::Suspend {
+                            host.oscillator.stop(now, now + fault.lasting);
+                            self.invariants.jumped(node);
+                        }
+                    }
+                }
+                FaultKind::Jump => {
+                    let now = self.now;
+                    if let Some(host) = self.hosts.get_mut(node) {
+                        host.oscillator.jump(now, fault.by);
+                    }
+                    self.invariants.jumped(node);
+                    self.settle(node, recorder);
+                }
+                FaultKind::Slow => {
+                    if let Some(host) = self.hosts.get_mut(node) {
+                        host.slowness = fault.by;
+                    }
+                }
+                FaultKind::Partition | FaultKind::Mute | FaultKind::Deaf | FaultKind::Forge | FaultKind::Replay => {}
+            }
+        }
+    }
+
+    fn stop(&mut self, index: usize) {
+        if let Some(host) = self.hosts.get_mut(index) {
+            host.node = None;
+            host.wake = None;
+            host.waiting.clear();
+        }
+    }
+
+    fn end_fault(&mut self, index: usize, recorder: &mut Recorder) {
+        let scenario = self.scenario;
+        let Some(fault) = scenario.faults.get(index) else {
+            return;
+        };
+        recorder.mark(self.now, format!("{} ends", describe(fault)));
+        for node in self.concerned(fault) {
+            match fault.what {
+                FaultKind::Crash | FaultKind::Leave => self.start(node, recorder),
+                FaultKind::Pause | FaultKind::Suspend => {
+                    let Some(host) = self.hosts.get_mut(node) else {
+                        continue;
+                    };
+                    host.is_paused = false;
+                    host.wake = Some(self.now);
+                    for (from, bytes) in std::mem::take(&mut host.waiting) {
+                        self.deliver(from, node, bytes, recorder);
+                    }
+                    if let Some(host) = self.hosts.get_mut(node) {
+                        host.wake = Some(self.now);
+                    }
+                    self.wake(node, recorder);
+                }
+                FaultKind::Slow => {
+                    if let Some(host) = self.hosts.get_mut(node) {
+                        host.slowness = Span::ZERO;
+                    }
+                }
+                FaultKind::Jump
+                | FaultKind::Partition
+                | FaultKind::Mute
+                | FaultKind::Deaf
+                | FaultKind::Forge
+                | FaultKind::Replay => {}
+            }
+        }
+    }
+
+    /// True while a fault is in force.
+    fn is_active(&self, fault: &Fault) -> bool {
+        self.now >= fault.at && (fault.lasting == Span::ZERO || self.now < fault.at + fault.lasting)
+    }
+
+    /// Whether partitions let a datagram through.
+    fn is_connected(&self, from: usize, to: usize) -> bool {
+        self.scenario.faults.iter().filter(|fault| self.is_active(fault)).all(|fault| {
+            let (sends, hears) = (fault.nodes.contains(&from), fault.nodes.contains(&to));
+            match fault.what {
+                FaultKind::Partition => sends == hears,
+                FaultKind::Mute => !sends || hears,
+                FaultKind::Deaf => sends || !hears,
+                FaultKind::Crash
+                | FaultKind::Leave
+                | FaultKind::Pause
+                | FaultKind::Suspend
+                | FaultKind::Jump
+                | FaultKind::Slow
+                | FaultKind::Forge
+                | FaultKind::Replay => true,
+            }
+        })
+    }
+
+    /// One frame of an attacker, to each node that the fault names.
+    fn attack(&mut self, index: usize) {
+        let scenario = self.scenario;
+        let Some(fault) = scenario.faults.get(index).filter(|fault| self.is_active(fault)) else {
+            return;
+        };
+        self.plan(self.now + ATTACK_PAUSE, Planned::Attack(index));
+        let count = u64::try_from(self.recorded.len()).unwrap_or(0);
+        for to in self.concerned(fault) {
+            let attack = if fault.what == FaultKind::Forge {
+                Some((address(self.hosts.len()), self.forged(to)))
+            } else if count > 0 {
+                let chosen = usize::try_from(self.attacks.below(count)).unwrap_or(0);
+                self.recorded.get(chosen).cloned()
+            } else {
+                None
+            };
+            if let Some((from, bytes)) = attack {
+                self.plan(self.now + self.scenario.link.delay, Planned::Arrival { from, to, bytes });
+            }
+        }
+    }
+
+    /// A legal frame that a stranger without knowledge of the group makes up. It does not claim a mastership: without keys
+    /// nothing stops one that does.
+    fn forged(&mut self, to: usize) -> Rc<[u8]> {
+        use crate::identity::{Domain, Round, Term};
+        use crate::protocol::{Acknowledgement, Entries, Entry, Header, Outcome, Response};
+        let mut draw = |below: i64| {
+            let below = u64::try_from(below).unwrap_or(1);
+            i64::try_from(self.attacks.below(below)).unwrap_or(0)
+        };
+        let number = |drawn: i64| u64::try_from(drawn).unwrap_or(0);
+        let kind = draw(3);
+        let header = Header {
+            domain: Domain::new(0),
+            round: Round::new(u32::try_from(draw(1_000)).unwrap_or(0)),
+            term: Term::new(number(draw(3))),
+            sender: NodeId::new(number(draw(20)) + 1),
+            incarnation: Incarnation::new(number(draw(1 << 48)) + 1),
+        };
+        let local = LocalTime::from_nanos(draw(1 << 60));
+        let message_span = Span::from_nanos(draw(1 << 40));
+        let entries = [Entry {
+            node: NodeId::new(index_number(to) + 1),
+            node_incarnation: Incarnation::new(number(draw(1 << 48)) + 1),
+            reference: local,
+            correction: message_span,
+            rate: Skew::from_ppm(draw(1_000)),
+            error_bound: Span::ZERO,
+            rate_error: Skew::ZERO,
+            adjustment: u32::try_from(draw(10)).unwrap_or(0),
+        }];
+        let message = match kind {
+            0 => Message::Correction(Entries::Typed(&entries)),
+            1 => Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Slewed }),
+            _ => Message::Response(Response {
+                t1: local,
+                t2: local,
+                t3: local,
+                ahead: message_span,
+                slew: Span::ZERO,
+                rate: Skew::ZERO,
+                error_bound: Span::ZERO,
+                adjustment: 0,
+                applied_round: Round::default(),
+                is_reference: true,
+                is_synchronised: true,
+            }),
+        };
+        let mut buffer = BytesMut::new();
+        Frame { header, message }.encode(&mut buffer);
+        Rc::from(&*buffer)
+    }
+
+    // ---- observation ----------------------------------------------------------------------------------------------
+
+    /// Looks at every clock.
+    fn sample(&mut self, recorder: &mut Recorder) {
+        let now = self.now;
+        self.samples.clear();
+        for host in &mut self.hosts {
+            let local = host.oscillator.local(now);
+            self.samples.push(match &host.node {
+                Some(node) if !host.is_paused => NodeSample {
+                    error: node.clock().read(local) - (BEGINNING + now),
+                    bound: node.clock().error_bound(local),
+                    standing: match (host.is_liar, node.clock().is_corrected()) {
+                        (true, _) => NodeStanding::Liar,
+                        (false, true) => NodeStanding::Honest,
+                        (false, false) => NodeStanding::Joining,
+                    },
+                },
+                // A host that stands still shows nobody its clock.
+                Some(_) | None => NodeSample { error: Span::ZERO, bound: Span::MAX, standing: NodeStanding::Down },
+            });
+        }
+        let violation = self.invariants.sampled(now, &self.samples);
+        violation.into_iter().for_each(|violation| recorder.violation(violation));
+        recorder.record(now, &self.samples);
+        self.plan(now + sampling_pause(now), Planned::Sample);
+    }
+}
+
+impl Host {
+    /// How late a stamp is taken.
+    fn stamp_error(&mut self) -> Span {
+        Span::from_secs_f64(self.stamps.exponential(self.stamp_noise))
+    }
+
+    fn new(scenario: &Scenario, seed: u64, index: usize) -> Self {
+        let model = scenario.clocks.get(index).unwrap_or(&scenario.clock);
+        let number = index_number(index);
+        let zero = LocalTime::from_nanos(0) + BOOT_DISTANCE.times(i64::try_from(index + 1).unwrap_or(1));
+        let is_liar = index > 0 && index >= scenario.nodes.get().saturating_sub(scenario.liars);
+        let node = &scenario.node;
+        let role = if index == 0 { Role::Master } else { Role::Slave };
+        let (group, peers) = match (node.unicast, index) {
+            (false, _) => (Some(group()), Vec::new()),
+            (true, 0) => (None, (1..scenario.nodes.get()).map(address).collect()),
+            (true, _) => (None, vec![address(0)]),
+        };
+        let policy = CorrectionPolicy {
+            allow_step: node.allow_step,
+            // A liar does not obey either.
+            max_correction: is_liar.then_some(Span::from_nanos(1)),
+            ..CorrectionPolicy::default()
+        };
+        let config = NodeConfig {
+            group,
+            peers,
+            interval: node.interval,
+            min_interval: node.interval.min(Span::from_millis(125)),
+            average: node.average,
+            gamma: node.gamma,
+            policy,
+            ..NodeConfig::new(NodeId::new(number + 1), role)
+        };
+        let mut offsets = Random::stream(seed, Purpose::Start, number);
+        let offset = if model.spread {
+            Span::from_secs_f64(model.offset.as_secs_f64() * offsets.uniform(-1.0..1.0))
+        } else {
+            model.offset
+        };
+        Self {
+            config,
+            oscillator: Oscillator::new(model, Random::stream(seed, Purpose::Oscillator, number), zero),
+            node: None,
+            lives: 0,
+            offset,
+            wake: None,
+            is_paused: false,
+            waiting: Vec::new(),
+            is_liar,
+            queue: Queue::default(),
+            stamps: Random::stream(seed, Purpose::Stamp, number),
+            stamp_noise: model.stamp_noise.as_secs_f64(),
+            slowness: Span::ZERO,
+        }
+    }
+}
+
+/// A node's index as a number that streams and identities are made of.
+fn index_number(index: usize) -> u64 {
+    u64::try_from(index).unwrap_or(u64::MAX)
+}
+
+/// A fault in a few words.
+fn describe(fault: &Fault) -> String {
+    let what = format!("{:?}", fault.what).to_lowercase();
+    match fault.nodes.as_slice() {
+        [] => format!("{what} of all"),
+        [node] => format!("{what} of node {node}"),
+        nodes => format!("{what} of {} nodes", nodes.len()),
+    }
+}

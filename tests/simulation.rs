@@ -1,0 +1,100 @@
+//! The scenarios of this repository, each over some seeds: every limit kept, every invariant held on every event.
+//!
+//! `berkeleyd simulate --scenario FILE --seeds 2000 --check` runs thousands; a failure here names the seed and the command
+//! that replays it.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use berkeleyd::sim::batch::{Job, Keep, run_all};
+use berkeleyd::sim::outcome::Recorder;
+use berkeleyd::sim::scenario::{FaultKind, LinkModel, Scenario};
+use berkeleyd::sim::scenario_file::ScenarioFile;
+use berkeleyd::sim::world;
+use berkeleyd::time::Span;
+
+/// Longer scenarios are cut to this here; their limits hold for any length.
+const LONGEST: Span = Span::from_secs(600);
+
+fn scenarios() -> Vec<(PathBuf, Scenario)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let files = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut paths: Vec<PathBuf> = files.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let file = ScenarioFile::read(&path).unwrap_or_else(|error| panic!("{error:?}"));
+        (path, file.scenario)
+    };
+    paths.into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "toml")).map(read).collect()
+}
+
+#[test]
+fn every_scenario_keeps_its_limits_and_every_invariant() {
+    let scenarios = scenarios();
+    assert!(scenarios.len() >= 11, "{} scenarios", scenarios.len());
+    let jobs: Vec<Job> = scenarios
+        .iter()
+        .flat_map(|(_, scenario)| {
+            let scenario = Scenario { duration: scenario.duration.min(LONGEST), ..scenario.clone() };
+            (1..=2).map(move |seed| Job { scenario: scenario.clone(), seed })
+        })
+        .collect();
+    let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let outcomes = run_all(&jobs, Keep::default(), threads, |_| {});
+    let names = scenarios.iter().flat_map(|(path, _)| [path, path]);
+    for ((outcome, job), path) in outcomes.into_iter().zip(&jobs).zip(names) {
+        let outcome = outcome.unwrap_or_else(|_| panic!("{} seed {} panicked", path.display(), job.seed));
+        let replay = format!("berkeleyd simulate --scenario {} --seed {} --trace", path.display(), job.seed);
+        assert!(outcome.violations.is_empty(), "{}\n{replay}", outcome.violations[0]);
+        assert!(outcome.ok, "{outcome}\n{replay}");
+    }
+}
+
+#[test]
+fn one_seed_is_one_run_to_the_last_byte() {
+    let mixed = scenarios().into_iter().find(|(path, _)| path.ends_with("mixed-faults.toml"));
+    let scenario = Scenario { duration: Span::from_secs(120), ..mixed.expect("it is there").1 };
+    let run = |seed| {
+        let mut recorder = Recorder::new(&scenario, false);
+        world::run(&scenario, seed, &mut recorder, &mut |_| {});
+        serde_json::to_string(&recorder.finish(seed)).expect("an outcome has a JSON form")
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}
+
+/// Damaged datagrams that a checksum would have caught reach the nodes. Without keys they may move a clock; they must not
+/// make a node panic.
+#[test]
+fn damaged_datagrams_harm_no_node() {
+    let link = LinkModel { corruption: 0.2, truncation: 0.1, checksum: false, ..LinkModel::default() };
+    let scenario = Scenario { link, duration: Span::from_secs(60), ..Scenario::default() };
+    for seed in 1..=10 {
+        let mut recorder = Recorder::new(&scenario, false);
+        world::run(&scenario, seed, &mut recorder, &mut |_| {});
+        assert!(recorder.finish(seed).rounds > 0);
+    }
+}
+
+#[test]
+fn an_attacker_without_keys_that_replays_or_makes_up_frames_moves_nobody() {
+    for what in [FaultKind::Replay, FaultKind::Forge] {
+        let mut scenario = Scenario { duration: Span::from_secs(60), ..Scenario::default() };
+        let at = Span::from_secs(5);
+        scenario.faults.push(berkeleyd::sim::scenario::Fault {
+            at,
+            what,
+            nodes: Vec::new(),
+            lasting: Span::from_secs(50),
+            by: Span::ZERO,
+        });
+        for seed in 1..=5 {
+            let mut recorder = Recorder::new(&scenario, false);
+            world::run(&scenario, seed, &mut recorder, &mut |_| {});
+            let outcome = recorder.finish(seed);
+            assert!(outcome.ok && outcome.violations.is_empty(), "{what:?}: {outcome}");
+        }
+    }
+}

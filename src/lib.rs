@@ -1,4 +1,21 @@
 //! Makes a group of machines without a trustworthy time source agree on the time: the Berkeley algorithm.
+//!
+//! A master polls its slaves, measures their clocks by Cristian's method, averages those that agree, its own among them, and
+//! sends each the correction that it needs. Each step is one file:
+//!
+//! | step | module |
+//! | --- | --- |
+//! | frames on the wire | [`protocol`] |
+//! | four stamps to an offset and a delay | [`exchange`] |
+//! | a window of them to offset and skew | [`estimator`] |
+//! | which clocks are averaged, and how | [`average`] |
+//! | rounds: poll, average, correct | [`master`], [`member`] |
+//! | answer, correct, hold over | [`slave`] |
+//! | the clock that is kept | [`clock`] |
+//!
+//! [`node`] puts these together into the one type that a driver holds: it is handed datagrams, stamps and the time, and
+//! gives back datagrams, events and its next deadline. Nothing below it reads a clock or opens a socket. [`event_loop`]
+//! drives it on real sockets, [`sim`] on simulated ones; `examples/embedding.rs` does it in thirty lines.
 
 pub mod average;
 pub mod cli;

@@ -21,7 +21,6 @@ use crate::local_clock::LocalClock;
 use crate::net::{Received, Sockets};
 use crate::node::Node;
 use crate::protocol::MAX_FRAME_LEN;
-use crate::stamp::StampSource;
 use crate::status::{DriverStatus, Status};
 use crate::status_socket::{StatusSocket, StatusSocketError};
 use crate::system_clock::{SystemClock, Target};
@@ -248,7 +247,7 @@ impl EventLoop {
         let pair = self.clock.pair();
         let driver = DriverStatus {
             address: self.sockets.local_addr().to_string(),
-            timestamping: StampSource::User,
+            timestamping: self.sockets.stamps(),
             clock_kind: if self.system_clock.is_some() { "system" } else { "virtual" },
             system: pair.system,
             disciplined: self.node.clock().read(pair.local),

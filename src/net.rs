@@ -13,19 +13,24 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::str::FromStr;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
+use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use nix::sys::time::{TimeSpec, TimeValLike};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::local_clock::LocalClock;
 use crate::stamp::{Stamp, StampSource};
+use crate::time::{Span, Time};
 
 /// The port of nodes and groups unless they are told otherwise; PROTOCOL.md, section 7.
 pub const DEFAULT_PORT: u16 = 5_525;
@@ -35,6 +40,9 @@ const DEFAULT_GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 5, 25);
 
 /// The IPv6 group, transient and site-local; PROTOCOL.md, section 7.
 const DEFAULT_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, 0x5525);
+
+/// No datagram waits longer in a socket's buffer before a node that runs takes it.
+const LONGEST_WAIT: Span = Span::from_secs(1);
 
 /// Multicast stays on the link: beyond a router the delays differ so much that the group would rather be two.
 const HOP_LIMIT: u32 = 1;
@@ -192,6 +200,9 @@ pub struct Sockets {
     group: Option<UdpSocket>,
     group_token: Option<Token>,
     local: SocketAddr,
+    /// Room for the kernel's stamp of one datagram.
+    control: Vec<u8>,
+    stamps: StampSource,
 }
 
 impl Sockets {
@@ -227,7 +238,14 @@ impl Sockets {
                 group_socket = Some(UdpSocket::from_std(socket.into()));
             }
         }
-        Ok(Self { main: UdpSocket::from_std(main.into()), group: group_socket, group_token: None, local })
+        Ok(Self {
+            main: UdpSocket::from_std(main.into()),
+            group: group_socket,
+            group_token: None,
+            local,
+            control: cmsg_space!(TimeSpec),
+            stamps: StampSource::User,
+        })
     }
 
     /// The address of the socket that sends, its port no longer 0. The IP is unspecified if `bind`'s was.
@@ -259,10 +277,10 @@ impl Sockets {
             Some(_) | None => &self.main,
         };
         loop {
-            match socket.recv_from(buf) {
-                Ok((len, from)) => {
-                    // The one place where an arrival is stamped.
-                    let at = Stamp { at: clock.now(), source: StampSource::User };
+            match socket.try_io(|| receive_stamped(socket, buf, &mut self.control)) {
+                Ok((len, from, kernel)) => {
+                    let at = stamp(clock, kernel);
+                    self.stamps = at.source;
                     return Ok(Received::Datagram { len, from, at });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Drained),
@@ -271,6 +289,11 @@ impl Sockets {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Who stamped the last arrival.
+    pub fn stamps(&self) -> StampSource {
+        self.stamps
     }
 
     /// Sends one datagram from [`Sockets::local_addr`], without waiting.
@@ -288,6 +311,42 @@ impl Sockets {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Takes one datagram and the kernel's word on when it arrived, on CLOCK_REALTIME, if it gave one.
+fn receive_stamped(
+    socket: &UdpSocket,
+    buf: &mut [u8],
+    control: &mut [u8],
+) -> io::Result<(usize, SocketAddr, Option<Time>)> {
+    let mut parts = [IoSliceMut::new(buf)];
+    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(control), MsgFlags::empty())?;
+    let stamps = message.cmsgs().into_iter().flatten().filter_map(|control| {
+        if let ControlMessageOwned::ScmTimestampns(at) = control {
+            Some(Time::from_nanos(at.num_nanoseconds()))
+        } else {
+            None
+        }
+    });
+    let kernel = stamps.last();
+    let from = message.address.as_ref().and_then(|address| {
+        let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
+    });
+    Ok((message.bytes, from.ok_or(io::ErrorKind::InvalidData)?, kernel))
+}
+
+/// The arrival of a datagram that was taken just now, on the local clock.
+///
+/// The kernel stamps with CLOCK_REALTIME; how long ago that was, both clocks tell alike (to a nanosecond in a
+/// millisecond's wait, whatever slews it). A stamp from the future, or from longer ago than a datagram waits, means that somebody
+/// has set CLOCK_REALTIME in between; then our own reading has to do.
+fn stamp(clock: &LocalClock, kernel: Option<Time>) -> Stamp {
+    let now = clock.pair();
+    match kernel.map(|at| now.system - at).filter(|age| (Span::ZERO..LONGEST_WAIT).contains(age)) {
+        Some(age) => Stamp { at: now.local - age, source: StampSource::Kernel },
+        None => Stamp { at: now.local, source: StampSource::User },
     }
 }
 
@@ -437,6 +496,9 @@ fn open_socket(address: SocketAddr) -> Result<Socket, NetError> {
             // Else it would take the IPv4 port as well, and peers would appear under mapped addresses.
             socket.set_only_v6(true)?;
         }
+        // Without it arrivals are stamped when the process gets to run, some 40 µs late on an idle machine. A system that
+        // cannot is still good enough.
+        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
         Ok(socket)
     };
     open().map_err(system("open a socket for", address))

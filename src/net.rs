@@ -8,8 +8,10 @@
 //! Multicast leaves through one interface, with a hop limit of 1, and is looped back to the other nodes of this machine
 //! (and to the sender, which drops its own frames).
 //!
-//! All reading and writing goes through mio's socket, never through its descriptor: where mio waits with `poll(2)`, it
-//! asks for readiness again only when it has itself seen a socket run dry.
+//! An arrival is stamped by the kernel, as near to the wire as software gets; a departure by the program, just before it sends.
+//!
+//! All reading and writing goes through mio's socket (`try_io` where it has no call of its own), never past it: where mio
+//! waits with `poll(2)`, it asks for readiness again only when it has itself seen a socket run dry.
 
 use std::convert::Infallible;
 use std::fmt;

@@ -334,8 +334,7 @@ fn the_status_is_readable(master: &Daemon, slave: &Daemon) {
     let of_slave = text(slave);
     let phrases =
         ["node         1 at 127.0.0.1:", &format!("role         slave of {id}, term 1, round "), "yes, within "];
-    for phrase in phrases.into_iter().chain([" stamps", " in all, rate ", " sent, ", " received, "])
-    {
+    for phrase in phrases.into_iter().chain([" stamps", " in all, rate ", " sent, ", " received, "]) {
         assert!(of_slave.contains(phrase), "{phrase:?}:\n{of_slave}");
     }
     let of_master = text(master);

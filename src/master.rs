@@ -31,7 +31,7 @@ use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing};
 use crate::counters::DropReason;
 use crate::estimator::Judgement;
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::member::{Asking, BadResponse, Delivery, Measured, Member, Peer, SILENT_ROUNDS, is_plausible};
+use crate::member::{Asking, BadResponse, Delivery, Measured, Member, Peer, is_plausible};
 use crate::protocol::{Acknowledgement, Announce, Entry, Join, MAX_ENTRIES, Message, Outcome, Request, Response};
 use crate::time::{LocalTime, Offset, Skew, Span, Time};
 use crate::timers::Timers;
@@ -694,9 +694,6 @@ impl Master {
             context.tell(Event::RefusedBySlave { node: header.sender, correction: delivery.entry.correction });
         }
     }
-
-    /// How many rounds in a row a member has not answered when it is called silent; for documentation and tests.
-    pub const SILENT_ROUNDS: u32 = SILENT_ROUNDS;
 }
 
 /// What the clocks that were averaged have in common.

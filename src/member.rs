@@ -15,7 +15,7 @@ const BURST: u8 = 8;
 /// Requests whose answers are still waited for, the late ones of earlier attempts included.
 const UNANSWERED: usize = 4;
 /// Rounds without an answer after which a member counts as silent.
-pub const SILENT_ROUNDS: u32 = 3;
+const SILENT_ROUNDS: u32 = 3;
 /// Rounds in a row within γ after which a newcomer is averaged.
 const PROBATION: u32 = 4;
 /// No honest clock shows an earlier time: 2020 began, long before this program. A machine without a battery-backed

@@ -7,8 +7,9 @@
 //!    common: the ensemble time that all of them claim to be near. So any two nodes agree within the sum of their bounds.
 //! 4. Terms never go down.
 //!
-//! A node whose own oscillator has jumped, or stood still, cannot know until somebody measures it: its interval counts again
-//! from its next correction on.
+//! A node whose own oscillator has jumped, or stood still, cannot know until somebody measures it. The next correction may rest
+//! on an exchange from before; the one after it cannot, because it names the adjustment count that the first one made. So its
+//! interval counts again from its second correction on.
 
 use crate::clock::Applied;
 use crate::config::CorrectionPolicy;
@@ -17,6 +18,9 @@ use crate::identity::{Round, Term};
 use crate::node::Node;
 use crate::sim::outcome::{Invariant, NodeSample, NodeStanding, Violation};
 use crate::time::{LocalTime, Span, Time};
+
+/// The first correction after a jump may have been measured before it.
+const CORRECTIONS_AFTER_JUMP: u8 = 2;
 
 /// What one life of a node has shown so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,8 +32,8 @@ struct Life {
     corrections: u32,
     term: Term,
     corrected: Option<(Term, Round)>,
-    /// Its oscillator has done what no oscillator does; nobody has corrected it since.
-    is_unaware: bool,
+    /// Corrections that it still needs since its oscillator did what no oscillator does, before its interval counts again.
+    unaware_for: u8,
 }
 
 /// The watch over a group.
@@ -54,7 +58,7 @@ impl Invariants {
     /// A node's oscillator jumped or stood still.
     pub(crate) fn jumped(&mut self, index: usize) {
         if let Some(life) = self.lives.get_mut(index) {
-            life.is_unaware = true;
+            life.unaware_for = CORRECTIONS_AFTER_JUMP;
         }
     }
 
@@ -70,7 +74,7 @@ impl Invariants {
         };
         let is_first = life.corrections == 0;
         life.corrections += 1;
-        life.is_unaware = false;
+        life.unaware_for = life.unaware_for.saturating_sub(1);
         let now = (node.term(), *round);
         if let Some(before) = life.corrected.replace(now).filter(|before| *before >= now) {
             let expected = format!("corrections after term {} round {}", before.0, before.1);
@@ -117,7 +121,7 @@ impl Invariants {
     /// All clocks were looked at.
     pub(crate) fn sampled(&self, at: Span, samples: &[NodeSample]) -> Option<Violation> {
         let claims = samples.iter().zip(&self.lives).enumerate().filter(|(_, (sample, life))| {
-            sample.standing == NodeStanding::Honest && sample.bound < Span::MAX && !life.is_unaware
+            sample.standing == NodeStanding::Honest && sample.bound < Span::MAX && life.unaware_for == 0
         });
         let mut latest_begin: Option<(Span, usize)> = None;
         let mut earliest_end: Option<(Span, usize)> = None;

@@ -10,7 +10,7 @@ use std::thread;
 
 use berkeleyd::sim::batch::{Job, Keep, run_all};
 use berkeleyd::sim::outcome::Recorder;
-use berkeleyd::sim::scenario::{FaultKind, LinkModel, Scenario};
+use berkeleyd::sim::scenario::{FaultKind, Lie, LinkModel, Scenario};
 use berkeleyd::sim::scenario_file::ScenarioFile;
 use berkeleyd::sim::world;
 use berkeleyd::time::Span;
@@ -97,4 +97,18 @@ fn an_attacker_without_keys_that_replays_or_makes_up_frames_moves_nobody() {
             assert!(outcome.ok && outcome.violations.is_empty(), "{what:?}: {outcome}");
         }
     }
+}
+
+/// All clocks are corrected in every round when the liars seem to obey, and only the honest ones when they do not.
+#[test]
+fn a_liar_refuses_corrections_or_seems_to_obey() {
+    let corrected = |obeys| {
+        let lie = Lie { ahead: Span::from_micros(50), obeys, ..Lie::default() };
+        let scenario = Scenario { nodes: NonZeroUsize::MIN.saturating_add(9), liars: 3, lie, ..Scenario::default() };
+        let mut recorder = Recorder::new(&scenario, false);
+        world::run(&scenario, 1, &mut recorder, &mut |_| {});
+        recorder.finish(1).corrections_per_round.expect("there were rounds")
+    };
+    let (refused, obeyed) = (corrected(false), corrected(true));
+    assert!((0.69..0.72).contains(&refused) && (0.99..1.02).contains(&obeyed), "{refused} and {obeyed}");
 }

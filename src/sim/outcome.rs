@@ -10,10 +10,10 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::scenario::{Limits, Scenario};
-use super::statistics::{Figures, Settling, float, maybe_millis, millis, nanos};
+use super::statistics::{Drag, Figures, Settling, float, maybe_millis, maybe_nanos, maybe_ppb, millis, nanos};
 use super::trace::Trace;
 use crate::average::Average;
-use crate::time::Span;
+use crate::time::{Skew, Span};
 
 /// What counts as settled unless the scenario says otherwise.
 pub const SETTLE_BELOW: Span = Span::from_millis(1);
@@ -29,6 +29,8 @@ const MAX_EVENTS: usize = 80;
 pub struct NodeSample {
     /// What its disciplined clock shows, less true time.
     pub error: Span,
+    /// The same if nobody had corrected it since it started.
+    pub alone: Span,
     /// The error bound that it publishes; [`Span::MAX`] when it knows none.
     pub bound: Span,
     /// Whether it counts.
@@ -188,6 +190,7 @@ impl Traffic {
 pub struct Recorder {
     scenario: Scenario,
     settling: Settling,
+    drag: Drag,
     /// Room for the clocks that count, so that no sample allocates.
     clocks: Vec<(Span, Span)>,
     trace: Option<Trace>,
@@ -207,6 +210,7 @@ impl Recorder {
     pub fn new(scenario: &Scenario, keep_trace: bool) -> Self {
         Self {
             settling: Settling::new(scenario.limits.settle_below.unwrap_or(SETTLE_BELOW)),
+            drag: Drag::default(),
             clocks: Vec::with_capacity(scenario.nodes.get()),
             trace: keep_trace.then(|| Trace::new(scenario)),
             scenario: scenario.clone(),
@@ -241,7 +245,11 @@ impl Recorder {
         self.clocks.extend(counted.map(|node| (node.error, node.bound)));
         if self.clocks.len() >= nodes.len().min(2) {
             let is_complete = nodes.iter().all(|node| node.standing != NodeStanding::Joining);
+            let honest = nodes.iter().filter(|node| node.standing == NodeStanding::Honest);
+            let dragged = honest.fold(Span::ZERO, |sum, node| sum + (node.error - node.alone));
+            let dragged = dragged.part(i64::try_from(self.clocks.len()).unwrap_or(i64::MAX));
             self.settling.record(at, &self.clocks, is_complete);
+            self.drag.record(at, dragged, self.settling.since());
         }
     }
 
@@ -314,6 +322,8 @@ impl Recorder {
             spread: settling.spread(),
             error: settling.error(),
             bound: settling.bound(),
+            dragged: self.drag.dragged(),
+            drag: self.drag.rate(),
             frames_sent: sent.frames,
             bytes_sent: sent.bytes,
             frames_received: received.frames,
@@ -373,6 +383,13 @@ pub struct Outcome {
     /// The error bounds that they published after settling.
     #[serde(rename = "bound_ns")]
     pub bound: Figures,
+    /// What they show in the end less what they would if nobody had ever corrected them, both on average: by how much the
+    /// ensemble moved its own honest members.
+    #[serde(rename = "dragged_ns", serialize_with = "maybe_nanos")]
+    pub dragged: Option<Span>,
+    /// How fast that has grown since they settled.
+    #[serde(rename = "drag_ppb", serialize_with = "maybe_ppb")]
+    pub drag: Option<Skew>,
     /// Frames that nodes sent.
     pub frames_sent: u64,
     /// Their bytes.
@@ -456,6 +473,7 @@ impl Outcome {
             // What holds after settling has nothing to be held against without.
             span("max-spread", self.settle.and(limits.max_spread), self.spread.max),
             span("rms-spread", self.settle.and(limits.rms_spread), self.spread.rms),
+            number("drag-ppm", limits.drag_ppm, self.drag.map(|drag| drag.abs().as_ratio() * 1e6)),
             number("corrections-per-round", limits.corrections_per_round, self.corrections_per_round),
             number("bytes-per-second", limits.bytes_per_second, Some(self.bytes_per_second)),
         ]
@@ -613,7 +631,12 @@ mod tests {
         let mut recorder = Recorder::new(&scenario, true).with_events();
         for tick in 0..100 {
             let spread = if tick < 30 { Span::from_secs(1) } else { Span::from_micros(20 + tick % 2) };
-            let sample = |error, standing| NodeSample { error, bound: Span::from_micros(100), standing };
+            let sample = |error: Span, standing| NodeSample {
+                error,
+                alone: error.half(),
+                bound: Span::from_micros(100),
+                standing,
+            };
             recorder.record(
                 Span::from_millis(100 * tick),
                 &[
@@ -680,6 +703,8 @@ mod tests {
             settle: Some(Span::from_secs(3)),
             max_spread: Some(Span::from_nanos(20_999)),
             rms_spread: Some(Span::from_micros(21)),
+            // The ensemble follows the clock that is half ahead: it has not moved since it settled.
+            drag_ppm: Some(0.1),
             corrections_per_round: Some(1.5),
             bytes_per_second: Some(1.0),
             ..Limits::default()
@@ -689,7 +714,7 @@ mod tests {
             outcome.misses(&limits),
             ["max-spread 21.000 µs, above the limit of 20.999 µs", "bytes-per-second 107818.90, above the limit of 1"]
         );
-        assert_eq!(outcome.limits.iter().filter(|verdict| verdict.ok).count(), 3);
+        assert_eq!(outcome.limits.iter().filter(|verdict| verdict.ok).count(), 4);
         assert!(converging(Limits::default()).finish(1).ok);
     }
 
@@ -744,7 +769,7 @@ mod tests {
     #[test]
     fn a_lonely_clock_agrees_with_nobody() {
         let mut recorder = Recorder::new(&Scenario::default(), false);
-        let sample = |standing| NodeSample { error: Span::ZERO, bound: Span::MAX, standing };
+        let sample = |standing| NodeSample { error: Span::ZERO, alone: Span::ZERO, bound: Span::MAX, standing };
         recorder.record(Span::ZERO, &[sample(NodeStanding::Honest), sample(NodeStanding::Down)]);
         assert_eq!(recorder.clone().finish(1).settle, None);
         recorder.record(Span::ZERO, &[sample(NodeStanding::Honest)]);

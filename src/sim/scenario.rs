@@ -231,11 +231,13 @@ pub struct Lie {
     pub two_faced: bool,
     /// True: all liars tell the same. False: every second one tells the opposite.
     pub colluding: bool,
+    /// True: they seem to take every correction, and are ahead again at once. False: they refuse them all.
+    pub obeys: bool,
 }
 
 impl Default for Lie {
     fn default() -> Self {
-        Self { ahead: Span::from_secs(1), drift_ppm: 0.0, two_faced: false, colluding: true }
+        Self { ahead: Span::from_secs(1), drift_ppm: 0.0, two_faced: false, colluding: true, obeys: false }
     }
 }
 
@@ -303,6 +305,9 @@ pub struct Limits {
     /// Root mean square of the spread after settling.
     #[serde(deserialize_with = "maybe_duration")]
     pub rms_spread: Option<Span>,
+    /// How fast the ensemble may draw its members away from where they would be alone, after settling. It is what liars can do
+    /// to clocks that all agree; oscillators without drift show nothing else.
+    pub drag_ppm: Option<f64>,
     /// Corrections that a node applies per round at most, on average.
     pub corrections_per_round: Option<f64>,
     /// Bytes that a node sends and receives per second, on average.

@@ -164,6 +164,7 @@ fn checks(scenario: &Scenario) -> Result<(), Mistake> {
         within(path, limit.is_none_or(|limit| limit > Span::ZERO), || "must be positive".to_owned())?;
     }
     let numbers = [
+        ("limits.drag-ppm", limits.drag_ppm),
         ("limits.corrections-per-round", limits.corrections_per_round),
         ("limits.bytes-per-second", limits.bytes_per_second),
     ];

@@ -5,7 +5,7 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::time::Span;
+use crate::time::{Skew, Span};
 
 /// Each octave of values is told apart in 2^7 steps: a quantile is too large by less than 1/128, below 1 %.
 const STEPS: u32 = 7;
@@ -112,6 +112,10 @@ pub(crate) fn maybe_nanos<S: Serializer>(span: &Option<Span>, serializer: S) -> 
     span.map(Span::as_nanos).serialize(serializer)
 }
 
+pub(crate) fn maybe_ppb<S: Serializer>(rate: &Option<Skew>, serializer: S) -> Result<S::Ok, S::Error> {
+    rate.map(Skew::as_ppb).serialize(serializer)
+}
+
 pub(crate) fn nanos<S: Serializer>(span: &Span, serializer: S) -> Result<S::Ok, S::Error> {
     span.as_nanos().serialize(serializer)
 }
@@ -202,6 +206,36 @@ impl Settling {
     }
 }
 
+/// By how much the ensemble has moved its members from where they would be alone, and how fast it goes on doing so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Drag {
+    /// When they settled, and by how much they had been moved by then.
+    settled: Option<(Span, Span)>,
+    /// The same of the last look.
+    last: Option<(Span, Span)>,
+}
+
+impl Drag {
+    /// At `at` they are `dragged` from where they would be. `settled`: since when they agree, as of now.
+    pub(crate) fn record(&mut self, at: Span, dragged: Span, settled: Option<Span>) {
+        self.last = Some((at, dragged));
+        if self.settled.map(|(at, _)| at) != settled {
+            self.settled = settled.map(|_| (at, dragged));
+        }
+    }
+
+    /// By how much in the end.
+    pub(crate) fn dragged(&self) -> Option<Span> {
+        self.last.map(|(_, dragged)| dragged)
+    }
+
+    /// How fast that has grown since they settled.
+    pub(crate) fn rate(&self) -> Option<Skew> {
+        let ((begin, before), (end, after)) = self.settled.zip(self.last)?;
+        (end > begin).then(|| Skew::from_ratio((after - before).as_secs_f64() / (end - begin).as_secs_f64()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +288,26 @@ mod tests {
         settling.record(Span::from_secs(4), &[(Span::ZERO, Span::ZERO), (Span::from_millis(-1), Span::ZERO)], true);
         assert_eq!((settling.since(), settling.spread().max), (None, None));
         assert_eq!(settling.spread().last, Some(Span::from_millis(1)));
+    }
+
+    #[test]
+    fn drag_is_what_is_gained_since_settling() {
+        let mut drag = Drag::default();
+        assert_eq!((drag.dragged(), drag.rate()), (None, None));
+        let moved = |second| Span::from_micros(-500 - 3 * second);
+        for second in 0..=20 {
+            // Settled at 4 s, unsettled again, and settled at 10 s.
+            let settled = match second {
+                4..6 => Some(Span::from_secs(4)),
+                10.. => Some(Span::from_secs(10)),
+                _ => None,
+            };
+            // The steps of the beginning are no rate.
+            let stepped = if second < 8 { Span::from_millis(40) } else { Span::ZERO };
+            drag.record(Span::from_secs(second), moved(second) + stepped, settled);
+            assert_eq!(drag.rate().is_some(), second == 5 || second > 10, "at {second} s");
+        }
+        assert_eq!((drag.dragged(), drag.rate()), (Some(Span::from_micros(-560)), Some(Skew::from_ppm(-3))));
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use crate::config::{CorrectionPolicy, NodeConfig, Role};
 use crate::context::Event as NodeEvent;
 use crate::identity::{Incarnation, NodeId};
 use crate::node::Node;
-use crate::protocol::{Frame, MAX_FRAME_LEN, Message};
+use crate::protocol::{Entries, Frame, MAX_FRAME_LEN, Message, Response};
 use crate::sim::invariants::Invariants;
 use crate::sim::link::{Content, Heading, Link, Queue};
 use crate::sim::oscillator::Oscillator;
@@ -97,6 +97,8 @@ struct Host {
     lives: u64,
     /// What its clock shows at a start less true time.
     offset: Span,
+    /// What its clock showed at its last start less its oscillator.
+    ahead: Span,
     /// The deadline for which a wake-up is planned.
     wake: Option<Span>,
     /// Inputs wait while it is paused.
@@ -238,6 +240,7 @@ impl<'a> World<'a> {
         // Each life draws the next number of the node's own stream.
         let incarnation = (0..host.lives).fold(0, |_, _| identity.number());
         let time = BEGINNING + self.now + host.offset;
+        host.ahead = time.ahead_of(local);
         host.node = Some(Node::new(host.config.clone(), Incarnation::drawn(incarnation), local, time));
         host.wake = None;
         self.invariants.started(index);
@@ -348,7 +351,6 @@ impl<'a> World<'a> {
             };
             // The stamp was taken now, the datagram leaves a little later.
             let leaves = self.now + host.stamp_error();
-            let is_liar = host.is_liar;
             let bytes: Rc<[u8]> = Rc::from(&*self.buffer);
             self.frames += 1;
             self.bytes += u64::try_from(bytes.len()).unwrap_or(0);
@@ -360,20 +362,20 @@ impl<'a> World<'a> {
             }
             if transmit.to == group() {
                 for to in (0..self.hosts.len()).filter(|to| *to != index) {
-                    self.fly(index, to, &bytes, leaves, is_liar);
+                    self.fly(index, to, &bytes, leaves);
                 }
             } else if let Some(to) = index_of(transmit.to) {
-                self.fly(index, to, &bytes, leaves, is_liar);
+                self.fly(index, to, &bytes, leaves);
             }
         }
     }
 
     /// Puts one datagram on its way, if the network lets it through.
-    fn fly(&mut self, from: usize, to: usize, bytes: &Rc<[u8]>, leaves: Span, is_liar: bool) {
+    fn fly(&mut self, from: usize, to: usize, bytes: &Rc<[u8]>, leaves: Span) {
         if !self.is_connected(from, to) {
             return;
         }
-        let bytes = if is_liar { self.lie(from, to, bytes) } else { Rc::clone(bytes) };
+        let bytes = self.falsified(from, to, bytes).unwrap_or_else(|| Rc::clone(bytes));
         let slowness = |index: usize| self.hosts.get(index).map_or(Span::ZERO, |host| host.slowness);
         let extra = slowness(from) + slowness(to);
         let seed = self.seed;
@@ -396,18 +398,45 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What a liar says instead of the truth.
-    fn lie(&self, from: usize, to: usize, bytes: &Rc<[u8]>) -> Rc<[u8]> {
-        let Ok(Frame { header, message: Message::Response(mut response) }) = Frame::decode(bytes) else {
-            return Rc::clone(bytes);
+    /// What a liar says instead of the truth. If it is to seem obedient it also mishears: its node takes corrections of what
+    /// it really shows, counts and acknowledges them, and the clock that it speaks of is back at its lie after each.
+    fn falsified(&self, from: usize, to: usize, bytes: &[u8]) -> Option<Rc<[u8]>> {
+        let is_liar = |index: usize| self.hosts.get(index).is_some_and(|host| host.is_liar);
+        if !is_liar(from) && !is_liar(to) {
+            return None;
+        }
+        let Frame { header, message } = Frame::decode(bytes).ok()?;
+        let mut heard = Vec::new();
+        let message = match message {
+            Message::Response(response) if is_liar(from) => {
+                Message::Response(Response { ahead: response.ahead + self.lie(from, to), ..response })
+            }
+            Message::Correction(entries) if is_liar(to) && self.scenario.lie.obeys => {
+                heard.extend(entries.iter());
+                for entry in heard.iter_mut().filter(|entry| entry.node == node_id(to)) {
+                    entry.correction += self.lie(to, from);
+                }
+                Message::Correction(Entries::Typed(&heard))
+            }
+            Message::Request(_)
+            | Message::Response(_)
+            | Message::Correction(_)
+            | Message::Acknowledgement(_)
+            | Message::Join(_)
+            | Message::Leave
+            | Message::Announce(_) => return None,
         };
-        let lie = &self.scenario.lie;
-        let is_opposite = (!lie.colluding && from % 2 == 1) != (lie.two_faced && to % 2 == 1);
-        let amount = lie.ahead + Skew::from_ratio(lie.drift_ppm / 1e6).over(self.now);
-        response.ahead += if is_opposite { -amount } else { amount };
         let mut buffer = BytesMut::with_capacity(bytes.len());
-        Frame { header, message: Message::Response(response) }.encode(&mut buffer);
-        Rc::from(&*buffer)
+        Frame { header, message }.encode(&mut buffer);
+        Some(Rc::from(&*buffer))
+    }
+
+    /// How far ahead a liar says that it is, to one listener.
+    fn lie(&self, liar: usize, listener: usize) -> Span {
+        let lie = &self.scenario.lie;
+        let is_opposite = (!lie.colluding && liar % 2 == 1) != (lie.two_faced && listener % 2 == 1);
+        let amount = lie.ahead + Skew::from_ratio(lie.drift_ppm / 1e6).over(self.now);
+        if is_opposite { -amount } else { amount }
     }
 
     // ---- faults ---------------------------------------------------------------------------------------------------
@@ -565,7 +594,7 @@ impl<'a> World<'a> {
     /// nothing stops one that does.
     fn forged(&mut self, to: usize) -> Rc<[u8]> {
         use crate::identity::{Domain, Round, Term};
-        use crate::protocol::{Acknowledgement, Entries, Entry, Header, Outcome, Response};
+        use crate::protocol::{Acknowledgement, Entry, Header, Outcome};
         let mut draw = |below: i64| {
             let below = u64::try_from(below).unwrap_or(1);
             i64::try_from(self.attacks.below(below)).unwrap_or(0)
@@ -582,7 +611,7 @@ impl<'a> World<'a> {
         let local = LocalTime::from_nanos(draw(1 << 60));
         let message_span = Span::from_nanos(draw(1 << 40));
         let entries = [Entry {
-            node: NodeId::new(index_number(to) + 1),
+            node: node_id(to),
             node_incarnation: Incarnation::new(number(draw(1 << 48)) + 1),
             reference: local,
             correction: message_span,
@@ -624,6 +653,7 @@ impl<'a> World<'a> {
             self.samples.push(match &host.node {
                 Some(node) if !host.is_paused => NodeSample {
                     error: node.clock().read(local) - (BEGINNING + now),
+                    alone: Time::from_local(local, host.ahead) - (BEGINNING + now),
                     bound: node.clock().error_bound(local),
                     standing: match (host.is_liar, node.clock().is_corrected()) {
                         (true, _) => NodeStanding::Liar,
@@ -632,7 +662,9 @@ impl<'a> World<'a> {
                     },
                 },
                 // A host that stands still shows nobody its clock.
-                Some(_) | None => NodeSample { error: Span::ZERO, bound: Span::MAX, standing: NodeStanding::Down },
+                Some(_) | None => {
+                    NodeSample { error: Span::ZERO, alone: Span::ZERO, bound: Span::MAX, standing: NodeStanding::Down }
+                }
             });
         }
         let violation = self.invariants.sampled(now, &self.samples);
@@ -662,8 +694,7 @@ impl Host {
         };
         let policy = CorrectionPolicy {
             allow_step: node.allow_step,
-            // A liar does not obey either.
-            max_correction: is_liar.then_some(Span::from_nanos(1)),
+            max_correction: (is_liar && !scenario.lie.obeys).then_some(Span::from_nanos(1)),
             ..CorrectionPolicy::default()
         };
         let config = NodeConfig {
@@ -674,7 +705,7 @@ impl Host {
             average: node.average,
             gamma: node.gamma,
             policy,
-            ..NodeConfig::new(NodeId::new(number + 1), role)
+            ..NodeConfig::new(node_id(index), role)
         };
         let mut offsets = Random::stream(seed, Purpose::Start, number);
         let offset = if model.spread {
@@ -688,6 +719,7 @@ impl Host {
             node: None,
             lives: 0,
             offset,
+            ahead: Span::ZERO,
             wake: None,
             is_paused: false,
             waiting: Vec::new(),
@@ -703,6 +735,11 @@ impl Host {
 /// A node's index as a number that streams and identities are made of.
 fn index_number(index: usize) -> u64 {
     u64::try_from(index).unwrap_or(u64::MAX)
+}
+
+/// The number by which a node is known.
+fn node_id(index: usize) -> NodeId {
+    NodeId::new(index_number(index) + 1)
 }
 
 /// A fault in a few words.

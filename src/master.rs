@@ -31,7 +31,7 @@ use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing};
 use crate::counters::DropReason;
 use crate::estimator::Judgement;
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::member::{Asking, BadResponse, Delivery, Measured, Member, Peer, is_plausible};
+use crate::member::{Asking, BadResponse, Measured, Member, Peer, is_plausible};
 use crate::protocol::{Acknowledgement, Announce, Entry, Join, MAX_ENTRIES, Message, Outcome, Request, Response};
 use crate::time::{LocalTime, Offset, Skew, Span, Time};
 use crate::timers::Timers;
@@ -539,7 +539,7 @@ impl Master {
             let Some(member) = self.members.get_mut(node) else {
                 continue;
             };
-            if member.judged(measured.offset, ensemble.offset, gamma, verdict, !is_founded) {
+            if member.judged(measured, ensemble.offset, gamma, verdict, !is_founded) {
                 context.tell(Event::Standing { node: *node, left_out: member.left_out() });
             }
             let is_counted = verdict == Verdict::Counted;
@@ -638,7 +638,7 @@ impl Master {
             let Some(member) = self.members.get_mut(&entry.node) else {
                 continue;
             };
-            member.delivery = Some(Delivery { round: self.round, entry: *entry, attempts: 1 });
+            member.ordered(self.round, *entry);
             self.timers.set(Timer::Repeat(entry.node), now + member.round_trip.timeout(0));
             if group.is_some() && member.peer.hears_group {
                 for_group.push(*entry);

@@ -18,6 +18,10 @@ const UNANSWERED: usize = 4;
 const SILENT_ROUNDS: u32 = 3;
 /// Rounds in a row within γ after which a newcomer is averaged.
 const PROBATION: u32 = 4;
+/// A clock that took its last correction is where that put it, but for the rounding of some products to whole nanoseconds. More
+/// room than a peer with other arithmetic needs would be room for lies: a third of liars who stand that far ahead of where they
+/// were put, round after round, move the ensemble by a third of it each time.
+const OBEYS_WITHIN: Span = Span::from_micros(1);
 /// No honest clock shows an earlier time: 2020 began, long before this program. A machine without a battery-backed
 /// clock starts in 1970 or at its firmware's date.
 const EARLIEST_PLAUSIBLE: Time = Time::from_nanos(1_577_836_800_000_000_000);
@@ -162,6 +166,8 @@ pub struct Member {
     unanswered: Vec<LocalTime>,
     estimator: Estimator,
     report: Option<Report>,
+    /// What it has to report once it has taken the last correction that was sent to it; `None` before the first.
+    ordered: Option<Report>,
 }
 
 impl Member {
@@ -183,6 +189,7 @@ impl Member {
             unanswered: Vec::with_capacity(UNANSWERED),
             estimator: Estimator::new(),
             report: None,
+            ordered: None,
         }
     }
 
@@ -244,27 +251,35 @@ impl Member {
         Ok(judgement)
     }
 
+    /// A correction is sent to it, for the first time.
+    pub fn ordered(&mut self, round: Round, entry: Entry) {
+        self.delivery = Some(Delivery { round, entry, attempts: 1 });
+        self.ordered = self.report.map(|report| Report {
+            reference: entry.reference,
+            target: report.target(entry.reference) + entry.correction,
+            rate: entry.rate,
+            ..report
+        });
+    }
+
     /// Takes in its acknowledgement of the delivery of `round`, and gives what had been delivered; `None` when nothing
     /// of that round is waited for.
     pub fn acknowledged(&mut self, round: Round, acknowledgement: &Acknowledgement) -> Option<Delivery> {
         let delivery = self.delivery.take_if(|delivery| delivery.round == round)?;
-        if acknowledgement.outcome == Outcome::Refused {
-            // Whoever does not follow has no say, or the others would follow it.
-            self.agreeing = 0;
-        } else if let Some(report) = &mut self.report
-            && report.adjustment == delivery.entry.adjustment
+        if acknowledgement.outcome != Outcome::Refused
+            && self.report.is_some_and(|report| report.adjustment == delivery.entry.adjustment)
         {
             // The slave's clock is now what we asked for; its next response will say the same.
-            let entry = &delivery.entry;
-            *report = Report {
-                reference: entry.reference,
-                target: report.target(entry.reference) + entry.correction,
-                rate: entry.rate,
-                adjustment: acknowledgement.adjustment,
-                is_synchronised: report.is_synchronised,
-            };
+            self.report = self.ordered.map(|ordered| Report { adjustment: acknowledgement.adjustment, ..ordered });
         }
         Some(delivery)
+    }
+
+    /// True when its clock is where the last correction put it. Whoever does not follow has no say, or the others would follow
+    /// it; it makes no difference whether it says that it obeys, refuses, or says nothing.
+    fn obeys(&self, measured: &Measured) -> bool {
+        let shown = |report: Report| report.target(measured.local);
+        self.report.zip(self.ordered).is_none_or(|(is, ought)| (shown(is) - shown(ought)).abs() <= OBEYS_WITHIN)
     }
 
     /// Its clock at local time `now` of the master, whose own target then is `own`; `None` when it has not answered in this round.
@@ -284,7 +299,7 @@ impl Member {
     pub fn reading(&self, measured: &Measured, own: Time, founded: bool) -> Reading {
         let standing = if self.peer.is_reference {
             Standing::Reference
-        } else if founded && self.agreeing < PROBATION {
+        } else if founded && (self.agreeing < PROBATION || !self.obeys(measured)) {
             Standing::Newcomer
         } else if !is_plausible(own + measured.offset.ahead()) {
             Standing::Implausible
@@ -298,19 +313,19 @@ impl Member {
     /// average, so that it is no newcomer afterwards.
     pub fn judged(
         &mut self,
-        offset: Offset,
+        measured: &Measured,
         ensemble: Offset,
         gamma: Span,
         verdict: Verdict,
         is_founder: bool,
     ) -> bool {
-        let agrees = offset.distance(ensemble) <= gamma;
+        let agrees = self.obeys(measured) && measured.offset.distance(ensemble) <= gamma;
         self.agreeing = match (is_founder, agrees) {
             (true, _) => PROBATION,
             (false, true) => self.agreeing.saturating_add(1),
             (false, false) => 0,
         };
-        self.last_offset = Some(offset);
+        self.last_offset = Some(measured.offset);
         // Whoever disagrees is on probation ever after; that it disagrees says more.
         let verdict = match verdict {
             Verdict::LeftOut(Reason::Newcomer) if !agrees => Verdict::LeftOut(Reason::Disagrees),

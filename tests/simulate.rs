@@ -153,5 +153,17 @@ fn averages_are_compared() {
     }
     let output = simulate(dir.path(), &[&arguments[..], &["--json"]].concat());
     let cells: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(cells.len(), 16);
+    assert_eq!(cells.len(), 20);
+    for cell in &cells {
+        for figure in ["settle_ms", "spread_rms_ns", "dragged_ns", "drag_ppb"] {
+            assert!(cell[figure]["median"].is_u64() && cell[figure]["worst"].is_u64(), "{figure}: {cell}");
+        }
+    }
+    // A liar a second ahead among four is believed by the mean, once: a quarter of a second.
+    let dragged = |average, trial| {
+        let cell = cells.iter().find(|cell| cell["average"] == average && cell["trial"] == trial).unwrap();
+        cell["dragged_ns"]["median"].as_i64().unwrap()
+    };
+    assert!((240_000_000..260_000_000).contains(&dragged("mean", "one loud liar")), "{text}");
+    assert!(dragged("fault-tolerant", "one loud liar") < 10_000_000, "{text}");
 }

@@ -80,7 +80,7 @@ pub struct Options {
     /// Settled is what has a smaller true spread, and keeps it [default: 1ms]
     #[arg(long, value_name = "DUR", help_heading = RUNS)]
     settle_below: Option<Span>,
-    /// Compare the averages, without liars and with several kinds of them
+    /// Compare the averages, without liars and with several kinds of them, over 20 seeds or N
     #[arg(long, conflicts_with_all = ["average", "liars", "plot", "csv", "trace", "check"], help_heading = RUNS)]
     compare_averages: bool,
 
@@ -209,7 +209,8 @@ impl Options {
     }
 
     fn all_seeds(&self) -> Result<Vec<u64>, Failure> {
-        let (first, count) = (self.first_seed(), self.seeds.unwrap_or(1));
+        let usual = if self.compare_averages { COMPARED_SEEDS } else { 1 };
+        let (first, count) = (self.first_seed(), self.seeds.unwrap_or(usual));
         let last = first.checked_add(count - 1);
         let last =
             last.ok_or_else(|| Failure::Mistake(format!("--seeds {count} from --seed {first} on are too many")))?;
@@ -465,15 +466,20 @@ impl<'o> Summary<'o> {
 }
 
 /// What the averages are held against.
-const TRIALS: [&str; 4] = ["no liars", "one loud liar", "third quiet liars", "two camps"];
+const TRIALS: [&str; 5] = ["no liars", "one loud liar", "third quiet liars", "two camps", "cold start"];
 
-/// The scenario of a trial. In all of them honest clocks start within a quarter of gamma, so that they agree at first.
+/// Over so many seeds unless `--seeds` says otherwise.
+const COMPARED_SEEDS: u64 = 20;
+
+/// The scenario of a trial. Oscillators have no constant drift, so that an ensemble that gains has been drawn.
 fn trial(scenario: &Scenario, name: &str, average: Average) -> Scenario {
     let mut scenario = scenario.clone();
     let (nodes, gamma) = (scenario.nodes.get(), scenario.node.gamma);
     scenario.node.average = average;
+    // Close enough that all honest clocks agree at first.
     scenario.clock.offset = gamma.part(4);
     scenario.clock.spread = true;
+    scenario.clock.drift_ppm = 0.0;
     scenario.clocks.clear();
     scenario.liars = 0;
     // No trial is held against limits that were made for something else.
@@ -481,42 +487,79 @@ fn trial(scenario: &Scenario, name: &str, average: Average) -> Scenario {
     match name {
         "one loud liar" => {
             scenario.liars = 1.min(nodes - 1);
-            scenario.lie = Lie { ahead: Span::from_secs(1), ..Lie::default() };
+            scenario.lie = Lie { ahead: Span::from_secs(1), obeys: true, ..Lie::default() };
         }
         "third quiet liars" => {
             scenario.liars = (nodes - 1) / 3;
-            scenario.lie = Lie { ahead: gamma.half(), ..Lie::default() };
+            scenario.lie = Lie { ahead: gamma.half(), obeys: true, ..Lie::default() };
         }
-        // As many clocks two gammas ahead as are two behind, or one fewer: no average can know which camp is right.
+        // Two models of hardware that have drifted apart, and do so still. As many clocks are two gammas ahead as are two
+        // behind, or one fewer: no average can know which camp is right.
         "two camps" => {
-            let camp = |node: usize| if node.is_multiple_of(2) { gamma.times(-2) } else { gamma.times(2) };
-            let clock =
-                |node| ClockModel { offset: camp(node), spread: false, drift_ppm: 0.0, ..scenario.clock.clone() };
+            let (camp, drift_ppm) = (gamma.times(2), 20.0);
+            let model = |offset, drift_ppm| ClockModel { offset, drift_ppm, spread: false, ..scenario.clock.clone() };
+            let (behind, ahead) = (model(-camp, -drift_ppm), model(camp, drift_ppm));
+            let clock = |node: usize| if node.is_multiple_of(2) { behind.clone() } else { ahead.clone() };
             scenario.clocks = (0..nodes).map(clock).collect();
+        }
+        // Honest clocks far from each other, and liars who agree.
+        "cold start" => {
+            scenario.clock.offset = gamma.times(100);
+            scenario.liars = (nodes - 1) / 3;
+            scenario.clocks = vec![scenario.clock.clone(); nodes - scenario.liars];
+            // The liars are what is left, and show the same to begin with.
+            scenario.clock.offset = Span::ZERO;
+            scenario.lie = Lie { ahead: gamma.times(500), obeys: true, ..Lie::default() };
         }
         _ => (),
     }
     scenario
 }
 
-/// One average in one trial: the true error of the honest clocks, over all seeds.
+/// One average in one trial, over all seeds.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Cell {
     average: Average,
     trial: &'static str,
     /// How many seeds never settled.
     unsettled: usize,
-    /// The worst of all seeds.
-    error_rms_ns: Option<i64>,
-    error_max_ns: Option<i64>,
+    settle_ms: Range,
+    /// Between honest clocks.
+    spread_rms_ns: Range,
+    /// How far the ensemble had drawn the honest clocks in the end, see [`Outcome::dragged`].
+    dragged_ns: Range,
+    /// How fast it went on doing so.
+    drag_ppb: Range,
 }
 
 impl Cell {
-    fn text(self) -> String {
-        match (self.unsettled, self.error_rms_ns, self.error_max_ns) {
-            (0, Some(rms), Some(max)) => format!("{} / {}", brief(Span::from_nanos(rms)), brief(Span::from_nanos(max))),
-            _ => "never agree".to_owned(),
+    fn new(average: Average, trial: &'static str, runs: &[Outcome]) -> Self {
+        let dragged = |run: &Outcome| run.dragged.map(Span::abs);
+        // In a second, a nanosecond for each ppb.
+        let drag = |run: &Outcome| run.drag.map(|drag| drag.over(Span::from_secs(1)).abs());
+        Self {
+            average,
+            trial,
+            unsettled: runs.iter().filter(|run| run.settle.is_none()).count(),
+            settle_ms: Range::of(runs, |run| run.settle, 1_000_000),
+            spread_rms_ns: Range::of(runs, |run| run.spread.rms, 1),
+            dragged_ns: Range::of(runs, dragged, 1),
+            drag_ppb: Range::of(runs, drag, 1),
         }
+    }
+
+    /// Each figure with its name, in the middle and at worst.
+    fn figures(&self) -> [(&'static str, String); 4] {
+        let text = |range: Range, unit| {
+            [range.median, range.worst].map(|figure| maybe(figure.map(|n| Span::from_nanos(n).times(unit)))).join(" / ")
+        };
+        [
+            ("settled after", text(self.settle_ms, 1_000_000)),
+            ("then spread, rms", text(self.spread_rms_ns, 1)),
+            ("dragged by", text(self.dragged_ns, 1)),
+            // A nanosecond a second is a ppb.
+            ("and each second", text(self.drag_ppb, 1)),
+        ]
     }
 }
 
@@ -526,45 +569,47 @@ fn compare_averages(options: &Options, scenario: &Scenario, seeds: &[u64]) -> Re
     let job = |(average, name): &(Average, &'static str), seed| Job { scenario: trial(scenario, name, *average), seed };
     let jobs: Vec<Job> = cells.iter().flat_map(|cell| seeds.iter().map(|seed| job(cell, *seed))).collect();
     let outcomes = outcomes(options, &jobs, Keep::default())?;
-    let worst = |runs: &[Outcome], figure: fn(&Outcome) -> Option<Span>| {
-        runs.iter().filter_map(figure).max().map(Span::as_nanos)
-    };
     let cells: Vec<Cell> = cells
         .into_iter()
         .zip(outcomes.chunks(seeds.len()))
-        .map(|((average, trial), runs)| Cell {
-            average,
-            trial,
-            unsettled: runs.iter().filter(|run| run.settle.is_none()).count(),
-            error_rms_ns: worst(runs, |run| run.error.rms),
-            error_max_ns: worst(runs, |run| run.error.max),
-        })
+        .map(|((average, trial), runs)| Cell::new(average, trial, runs))
         .collect();
-    if options.json {
-        return print_json(&cells);
+    if options.json { print_json(&cells) } else { print(&table(scenario, seeds.len(), &cells)) }
+}
+
+/// A table for each figure, with a line for each average and a column for each trial.
+fn table(scenario: &Scenario, seeds: usize, cells: &[Cell]) -> String {
+    let nodes = scenario.nodes.get();
+    let mut text = format!("Honest clocks, middle / worst of {seeds} seeds, {nodes} nodes\n");
+    let mut row = |name: &str, cells: Vec<String>| {
+        let cells: String = cells.iter().map(|cell| format!("  {cell:<19}")).collect();
+        text += &(format!("{name:<16}{cells}").trim_end().to_owned() + "\n");
+    };
+    let figures: Vec<_> = cells.iter().map(Cell::figures).collect();
+    let names = figures.first().map(|figures| figures.each_ref().map(|(name, _)| *name)).unwrap_or_default();
+    for (index, name) in names.into_iter().enumerate() {
+        row("", Vec::new());
+        row(name, TRIALS.map(str::to_owned).to_vec());
+        for (cells, figures) in cells.chunks(TRIALS.len()).zip(figures.chunks(TRIALS.len())) {
+            let average = cells.first().map(|cell| cell.average.to_string()).unwrap_or_default();
+            let figure = |figures: &[(&str, String); 4]| figures.get(index).map(|(_, text)| text.clone());
+            row(&average, figures.iter().filter_map(figure).collect());
+        }
     }
-    let mut text = format!(
-        "True error of the honest clocks, rms / max, {} nodes, {} seeds (the worst of them)\n\n{:<15}",
-        scenario.nodes,
-        seeds.len(),
-        "",
-    );
-    let mut row = |cells: Vec<String>| text += &(cells.join("").trim_end().to_owned() + "\n");
-    row(TRIALS.map(|name| format!("  {name:<21}")).to_vec());
-    for cells in cells.chunks(TRIALS.len()) {
-        let name = cells.first().map(|cell| format!("{:<15}", cell.average.to_string()));
-        row(name.into_iter().chain(cells.iter().map(|cell| format!("  {:<21}", cell.text()))).collect());
-    }
-    let third = (scenario.nodes.get() - 1) / 3;
-    let gamma = scenario.node.gamma;
+    let (third, gamma) = ((nodes - 1) / 3, scenario.node.gamma);
     let _ = write!(
         text,
-        "\none loud liar: a clock said to be 1 s ahead; third quiet liars: {third} said to be {} ahead, inside gamma;\n\
-         two camps: honest clocks, half of them {} behind and half as much ahead: none can know which are right\n",
+        "\nDragged: from where the honest clocks would be on average if nobody had corrected them.\n\
+         Liars seem to obey: one loud liar says {} ahead; third quiet liars, {third} nodes, {} ahead, inside gamma;\n\
+         cold start, {third} nodes {} ahead while honest clocks lie up to {} apart. Two camps: half of the honest clocks\n\
+         start {} behind, half as much ahead, and drift apart; none can know which are right.\n",
+        brief(Span::from_secs(1)),
         brief(gamma.half()),
+        brief(gamma.times(500)),
+        brief(gamma.times(200)),
         brief(gamma.times(2)),
     );
-    print(&text)
+    text
 }
 
 #[cfg(test)]
@@ -613,7 +658,7 @@ mod tests {
     #[test]
     fn trials_differ_in_their_liars() {
         let liars = TRIALS.map(|name| trial(&Scenario::default(), name, Average::Mean).liars);
-        assert_eq!(liars, [0, 1, 2, 0]);
+        assert_eq!(liars, [0, 1, 2, 0, 2]);
         for nodes in 1..5 {
             let scenario = Scenario { nodes: NonZeroUsize::new(nodes).unwrap(), ..Scenario::default() };
             for name in TRIALS {

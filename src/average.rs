@@ -25,11 +25,14 @@
 //! - `mean`, `weighted`: anywhere. One liar moves them without limit.
 //! - `fault-tolerant`, if n > 2f and the honest lie within γ of each other: at most γf/(n - f) outside the honest
 //!   range, that is less than γ, and less than γ/2 when n > 3f. No less can be promised: the bound is reached.
+//!   If n > 3f and the honest lie anywhere, as at a cold start: at most γ outside the honest range.
 //! - `midpoint`, if n > 3f: inside the honest range.
 //!
 //! The fault-tolerant bound: the honest clocks are one set within γ, so the chosen set S has at least n - f
 //! clocks, more than the f liars. So there is an honest one in S, and no clock in S lies more than γ beyond it.
 //! At most f clocks of S lie outside the honest range, by at most γ each, and their mean is over at least n - f.
+//! When the honest do not agree, f liars who do may be the largest set; then the median of all is in the honest range,
+//! as f is less than half of n. A larger set holds an honest clock, and none of it lies more than γ beyond that.
 //! With three clocks `midpoint` has f = 0 and leaves nobody out, while `fault-tolerant` bears one liar there.
 //!
 //! # Sources
@@ -55,7 +58,7 @@ use crate::time::{Offset, Span};
 pub enum Average {
     /// Every clock equally: [`mean`].
     Mean,
-    /// The largest set of clocks that agree: [`fault_tolerant`], or the [`median`] when no two agree.
+    /// The largest set of clocks that agree: [`fault_tolerant`], or the [`median`] when no more agree than may be liars.
     #[default]
     FaultTolerant,
     /// The middle of what is left without the extremes: [`midpoint`].
@@ -170,6 +173,11 @@ impl Ensemble {
         let verdict = |offset| if counted.contains(offset) { Verdict::Counted } else { Verdict::LeftOut(otherwise) };
         Self { offset, verdicts: offsets.iter().map(verdict).collect() }
     }
+
+    /// How many clocks are part of it.
+    fn counted(&self) -> usize {
+        self.verdicts.iter().filter(|verdict| **verdict == Verdict::Counted).count()
+    }
 }
 
 impl Average {
@@ -197,7 +205,10 @@ impl Average {
         let offsets: Vec<Offset> = voters.iter().map(|voter| voter.offset).collect();
         let Ensemble { offset, verdicts } = match self {
             Self::Mean => mean(&offsets),
-            Self::FaultTolerant => fault_tolerant(&offsets, gamma).or_else(|| median(&offsets)),
+            Self::FaultTolerant => {
+                let is_beyond_liars = |set: &Ensemble| set.counted() > most_liars(offsets.len());
+                fault_tolerant(&offsets, gamma).filter(is_beyond_liars).or_else(|| median(&offsets))
+            }
             Self::Midpoint => midpoint(&offsets),
             // Asked of all readings, not of the voters alone: which rule holds must not depend on who is up today.
             Self::Weighted if readings.iter().any(|reading| reading.weight.is_some()) => {
@@ -267,7 +278,8 @@ pub fn median(offsets: &[Offset]) -> Option<Ensemble> {
 ///
 /// `offsets`: slave minus master, the master's own zero included, in any order. Ties go to the smaller spread,
 /// then to the set with the master (around it, when it has no vote), then to the one further ahead (a clock put
-/// forward does less harm than one put back). `None` when no two agree (the caller takes the [`median`]).
+/// forward does less harm than one put back). `None` when no two agree (the caller takes the [`median`], and so it does
+/// when the set is no larger than f liars would be with n > 3f).
 /// O(n log n). What it guarantees stands in the module documentation. Source: Gusella & Zatti 1989, the
 /// fault-tolerant average.
 pub fn fault_tolerant(offsets: &[Offset], gamma: Span) -> Option<Ensemble> {
@@ -298,7 +310,7 @@ pub fn fault_tolerant(offsets: &[Offset], gamma: Span) -> Option<Ensemble> {
 pub fn midpoint(offsets: &[Offset]) -> Option<Ensemble> {
     let sorted = sorted(offsets);
     let last = sorted.len().checked_sub(1)?;
-    let liars = last / 3;
+    let liars = most_liars(sorted.len());
     let (lower, upper) = (*sorted.get(liars)?, *sorted.get(last - liars)?);
     Some(Ensemble::new(middle(lower, upper)?, offsets, lower..=upper, Reason::Extreme))
 }
@@ -338,6 +350,11 @@ fn with_inverse_variance(voters: &[Reading]) -> Vec<(Offset, u32)> {
     let smallest = voters.iter().map(variance).min().unwrap_or(1);
     let weight = |voter| u128::from(u32::MAX) * smallest / variance(voter);
     voters.iter().map(|voter| (voter.offset, u32::try_from(weight(voter)).unwrap_or(u32::MAX))).collect()
+}
+
+/// The most liars f that n clocks can bear: the largest number with n > 3f.
+fn most_liars(clocks: usize) -> usize {
+    clocks.saturating_sub(1) / 3
 }
 
 /// The offsets from the lowest to the highest.
@@ -724,6 +741,17 @@ mod tests {
         })
     }
 
+    #[test]
+    fn a_set_that_may_be_all_liars_is_not_followed() {
+        // A cold start of seven: no two honest clocks agree, and two liars do.
+        let offsets = millis([0, -1_400, 700, -500, 1_900, 9_000, 9_010]);
+        assert_eq!(offset_of(fault_tolerant(&offsets, GAMMA)), millis([9_005])[0]);
+        let readings = offsets.map(member);
+        assert_eq!(offset_of(Average::FaultTolerant.of(&readings, GAMMA)), millis([700])[0]);
+        // Of six only one may lie, so that one of the two is honest.
+        assert_eq!(offset_of(Average::FaultTolerant.of(&readings[1..], GAMMA)), millis([9_005])[0]);
+    }
+
     proptest! {
         #[test]
         fn the_order_of_the_readings_changes_nothing((readings, shuffled) in shuffled(), gamma in 0_i64..10) {
@@ -825,6 +853,16 @@ mod tests {
             let count = |number: usize| i128::try_from(number).unwrap();
             let (liars, honest) = (count(all.len() - honest.len()), count(honest.len()));
             prop_assert!(2 * outside * honest <= 2 * gamma * liars + honest);
+        }
+
+        #[test]
+        fn f_liars_do_not_move_the_largest_set_far_even_when_the_honest_disagree(
+            (honest, all) in with_liars(3, -1_000..=1_000)
+        ) {
+            let readings: Vec<Reading> = all.iter().copied().map(member).collect();
+            let ensemble = offset_of(Average::FaultTolerant.of(&readings, Span::from_nanos(20)));
+            let (lowest, highest) = (honest.iter().min().unwrap(), honest.iter().max().unwrap());
+            prop_assert!(spread(ensemble, *highest).max(spread(*lowest, ensemble)) <= 20, "{ensemble} of {all:?}");
         }
     }
 }

@@ -14,7 +14,7 @@
 //! The seconds are those in which the oscillator runs: while it stands still (a suspended host), wander and swing do too.
 //!
 //! The rate of a second depends on the random stream and its number alone, not on who asks when. Seconds are generated when
-//! first needed, up to [`HORIZON`] ahead for deadlines, and dropped when more than [`MEMORY`] behind the newest reading:
+//! first needed, up to [`HORIZON`] ahead for deadlines, and dropped within a second when more than [`MEMORY`] behind the newest reading:
 //! memory does not grow with the length of a run.
 
 use std::collections::VecDeque;
@@ -53,11 +53,15 @@ impl Segment {
         i128::from(self.begin.as_nanos()) * STEPS_PER_NANO + i128::from(self.gained) * STEPS_PER_PICO
     }
 
-    /// What the clock shows after it has run for so long, rounded down to nanoseconds.
+    /// What the clock shows after it has run for so long, an instant of this second, rounded down to nanoseconds.
+    ///
+    /// Whole nanoseconds and whole parts per billion go apart from the thousandths, so that 64 bits hold all of it: what is
+    /// rounded down twice is what is rounded down once.
     fn shown(&self, ran: Span) -> Span {
-        let gained = i128::from(self.gained) * STEPS_PER_PICO
-            + i128::from(self.rate.as_ppt()) * i128::from((ran - self.begin).as_nanos());
-        ran + narrowed(gained.div_euclid(STEPS_PER_NANO))
+        let (rate, within) = (self.rate.as_ppt(), (ran - self.begin).as_nanos());
+        let thousandths = (rate.rem_euclid(1_000) * within).div_euclid(1_000);
+        let billionths = self.gained.rem_euclid(1_000) * 1_000_000 + rate.div_euclid(1_000) * within + thousandths;
+        ran + Span::from_nanos(self.gained.div_euclid(1_000) + billionths.div_euclid(1_000_000_000))
     }
 
     /// The shortest time after which the clock shows at least so many steps, but the end of the segment at the latest.
@@ -162,6 +166,8 @@ pub struct Oscillator {
     /// In order; never empty.
     pieces: VecDeque<Piece>,
     newest: Span,
+    /// The newest reading when what is too old was dropped last.
+    tidied: Span,
 }
 
 impl Oscillator {
@@ -180,6 +186,7 @@ impl Oscillator {
                 is_stopped: false,
             }]),
             newest: Span::ZERO,
+            tidied: Span::ZERO,
         }
     }
 
@@ -188,8 +195,9 @@ impl Oscillator {
     /// A reading of more than [`MEMORY`] before the newest one is that of [`MEMORY`] before it. O(1), but for the seconds
     /// that have passed since the last reading.
     pub fn local(&mut self, truth: Span) -> LocalTime {
-        if truth > self.newest {
-            self.newest = truth;
+        self.newest = self.newest.max(truth);
+        if self.newest - self.tidied >= SEGMENT {
+            self.tidied = self.newest;
             self.forget();
         }
         let truth = truth.max(self.oldest());
@@ -324,6 +332,9 @@ impl Oscillator {
 
     /// The latest reading that is not after this instant.
     fn rounded_down(&self, exact: LocalTime) -> LocalTime {
+        if self.granularity == 1 {
+            return exact;
+        }
         exact - Span::from_nanos(exact.as_nanos().rem_euclid(self.granularity))
     }
 

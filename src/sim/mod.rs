@@ -7,7 +7,8 @@
 //! | `random.rs` | seeded streams of random numbers, the same on every machine |
 //! | `oscillator.rs` | true time to a node's local time, and back |
 //! | `link.rs` | the fate of a datagram |
-//! | `world.rs` | the event queue: nodes, datagrams in flight, faults on a schedule |
+//! | `schedule.rs` | what is planned, in the order in which it happens |
+//! | `world.rs` | the group: nodes, links between them, faults |
 //! | `invariants.rs` | what must hold after every event |
 //! | `outcome.rs` | what a run measured, in words and as JSON |
 //! | `statistics.rs` | the figures in it |
@@ -25,6 +26,7 @@ pub mod plot;
 pub mod random;
 pub mod scenario;
 pub mod scenario_file;
+pub(crate) mod schedule;
 pub(crate) mod statistics;
 pub mod trace;
 pub mod world;

@@ -1,11 +1,8 @@
-//! The event queue: nodes on their oscillators, datagrams in flight, faults on a schedule. It does to a [`Node`] what the event
+//! The simulated group: nodes on their oscillators, datagrams in flight, faults on a schedule. It does to a [`Node`] what the event
 //! loop does, and knows the true time that no node can see.
 //!
-//! True time is a [`Span`] from the beginning of the run. Events happen in the order of their true time, equal ones in the
-//! order in which they were planned, so that a run is determined by its scenario and its seed.
+//! True time is a [`Span`] from the beginning of the run.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -22,6 +19,7 @@ use crate::sim::oscillator::Oscillator;
 use crate::sim::outcome::{NodeSample, NodeStanding, Recorder};
 use crate::sim::random::{Purpose, Random};
 use crate::sim::scenario::{Fault, FaultKind, Scenario};
+use crate::sim::schedule::{Flight, Number, Planned, Schedule};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
 
@@ -38,54 +36,6 @@ const WAITING: usize = 256;
 /// What Ethernet, IPv4 and UDP put around a datagram, the pause between two frames included, in bytes.
 const WRAPPING: usize = 66;
 
-/// What is planned.
-#[derive(Clone, Debug)]
-enum Planned {
-    /// A node starts, with a new life.
-    Start(usize),
-    /// A node's deadline may have come.
-    Wake(usize),
-    /// A datagram reaches a node's own line, where others may be waiting.
-    Arrival { from: SocketAddr, to: usize, bytes: Rc<[u8]> },
-    /// A datagram that had to wait reaches the node.
-    Delivery { from: SocketAddr, to: usize, bytes: Rc<[u8]> },
-    /// The fault with this index begins.
-    FaultBegins(usize),
-    /// The fault with this index ends.
-    FaultEnds(usize),
-    /// The attacker of the fault with this index sends its next frame.
-    Attack(usize),
-    /// The clocks are looked at.
-    Sample,
-}
-
-#[derive(Debug)]
-struct Event {
-    at: Span,
-    sequence: u64,
-    planned: Planned,
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        self.sequence == other.sequence
-    }
-}
-
-impl Eq for Event {}
-
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Event {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
-
 /// One node of the simulated group.
 #[derive(Debug)]
 struct Host {
@@ -99,11 +49,11 @@ struct Host {
     offset: Span,
     /// What its clock showed at its last start less its oscillator.
     ahead: Span,
-    /// The deadline for which a wake-up is planned.
-    wake: Option<Span>,
+    /// The wake-up that is planned.
+    wake: Option<Wake>,
     /// Inputs wait while it is paused.
     is_paused: bool,
-    waiting: Vec<(SocketAddr, Rc<[u8]>)>,
+    waiting: Vec<(Number, Rc<[u8]>)>,
     is_liar: bool,
     queue: Queue,
     stamps: Random,
@@ -113,18 +63,34 @@ struct Host {
     slowness: Span,
 }
 
+/// When a node is woken, and what its oscillator shows then: a later deadline needs no other.
+#[derive(Clone, Copy, Debug)]
+struct Wake {
+    at: Span,
+    shows: LocalTime,
+}
+
+/// A fault that keeps datagrams from some of the nodes, or theirs from the others.
+#[derive(Debug)]
+struct Cut<'a> {
+    fault: &'a Fault,
+    /// For each node, whether the fault names it.
+    is_named: Vec<bool>,
+}
+
 /// A group of simulated nodes.
 #[derive(Debug)]
 pub struct World<'a> {
     scenario: &'a Scenario,
     seed: u64,
     now: Span,
-    sequence: u64,
-    events: BinaryHeap<Reverse<Event>>,
+    schedule: Schedule,
     hosts: Vec<Host>,
-    links: BTreeMap<(usize, usize), Link>,
+    /// By sender, then by receiver: as many of each row as were needed.
+    links: Vec<Vec<Link>>,
+    cuts: Vec<Cut<'a>>,
     /// What a replaying attacker has recorded, the oldest first.
-    recorded: Vec<(SocketAddr, Rc<[u8]>)>,
+    recorded: Vec<(Number, Rc<[u8]>)>,
     is_recording: bool,
     attacks: Random,
     invariants: Invariants,
@@ -150,13 +116,13 @@ fn group() -> SocketAddr {
 }
 
 /// The address of a node: one machine each. At most 2^24 - 2 nodes.
-fn address(index: usize) -> SocketAddr {
-    let [_, a, b, c] = u32::try_from(index + 1).unwrap_or(u32::MAX).to_be_bytes();
+fn address(number: Number) -> SocketAddr {
+    let [_, a, b, c] = number.saturating_add(1).to_be_bytes();
     SocketAddr::from(([10, a, b, c], 5_525))
 }
 
 /// The node at an address, if it is one of ours.
-fn index_of(address: SocketAddr) -> Option<usize> {
+fn index_at(address: SocketAddr) -> Option<usize> {
     match address {
         SocketAddr::V4(v4) => {
             let [_, a, b, c] = v4.ip().octets();
@@ -164,6 +130,25 @@ fn index_of(address: SocketAddr) -> Option<usize> {
         }
         SocketAddr::V6(_) => None,
     }
+}
+
+/// A node's index in half the room.
+fn number(index: usize) -> Number {
+    Number::try_from(index).unwrap_or(Number::MAX)
+}
+
+/// The index that it was.
+fn index_of(number: Number) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The link from one node to another. What happens on it depends on the seed and these two, not on when it was needed first.
+fn link(links: &mut [Vec<Link>], seed: u64, from: usize, to: usize) -> Option<&mut Link> {
+    let row = links.get_mut(from)?;
+    while row.len() <= to {
+        row.push(Link::new(Random::between(seed, Purpose::Link, number(from), number(row.len()))));
+    }
+    row.get_mut(to)
 }
 
 impl<'a> World<'a> {
@@ -175,10 +160,10 @@ impl<'a> World<'a> {
             scenario,
             seed,
             now: Span::ZERO,
-            sequence: 0,
-            events: BinaryHeap::new(),
+            schedule: Schedule::default(),
             hosts,
-            links: BTreeMap::new(),
+            links: vec![Vec::new(); count],
+            cuts: scenario.faults.iter().filter_map(|fault| Cut::new(fault, count)).collect(),
             recorded: Vec::new(),
             is_recording: scenario.faults.iter().any(|fault| fault.what == FaultKind::Replay),
             attacks: Random::stream(seed, Purpose::Attacker, 0),
@@ -201,17 +186,16 @@ impl<'a> World<'a> {
     }
 
     fn plan(&mut self, at: Span, planned: Planned) {
-        self.sequence += 1;
-        self.events.push(Reverse(Event { at, sequence: self.sequence, planned }));
+        self.schedule.plan(at, planned);
     }
 
     fn run(mut self, recorder: &mut Recorder, progress: &mut dyn FnMut(Span)) {
-        while let Some(Reverse(event)) = self.events.pop() {
-            if event.at > self.scenario.duration {
+        while let Some((at, planned)) = self.schedule.next() {
+            if at > self.scenario.duration {
                 break;
             }
-            self.now = event.at;
-            match event.planned {
+            self.now = at;
+            match planned {
                 Planned::Start(index) => self.start(index, recorder),
                 Planned::Wake(index) => self.wake(index, recorder),
                 Planned::Arrival { from, to, bytes } => self.enqueue(from, to, bytes, recorder),
@@ -244,7 +228,7 @@ impl<'a> World<'a> {
         host.node = Some(Node::new(host.config.clone(), Incarnation::drawn(incarnation), local, time));
         host.wake = None;
         self.invariants.started(index);
-        self.settle(index, recorder);
+        self.settle(index, local, recorder);
     }
 
     /// The node's deadline may have come; an input since may have moved it.
@@ -252,7 +236,7 @@ impl<'a> World<'a> {
         let Some(host) = self.hosts.get_mut(index) else {
             return;
         };
-        if host.wake != Some(self.now) {
+        if host.wake.is_none_or(|wake| wake.at != self.now) {
             return;
         }
         host.wake = None;
@@ -264,15 +248,15 @@ impl<'a> World<'a> {
             if node.poll_timeout().is_some_and(|deadline| deadline <= local) {
                 node.handle_timeout(local);
             }
-            self.settle(index, recorder);
+            self.settle(index, local, recorder);
         }
     }
 
     /// A datagram reaches the line of a node: it is delivered at once, has to wait, or finds the queue full.
-    fn enqueue(&mut self, from: SocketAddr, to: usize, bytes: Rc<[u8]>, recorder: &mut Recorder) {
+    fn enqueue(&mut self, from: Number, to: Number, bytes: Rc<[u8]>, recorder: &mut Recorder) {
         let now = self.now;
         let link = &self.scenario.link;
-        let Some(host) = self.hosts.get_mut(to) else {
+        let Some(host) = self.hosts.get_mut(index_of(to)) else {
             return;
         };
         match host.queue.admit(now, bytes.len() + WRAPPING, link) {
@@ -282,8 +266,9 @@ impl<'a> World<'a> {
         }
     }
 
-    fn deliver(&mut self, from: SocketAddr, to: usize, bytes: Rc<[u8]>, recorder: &mut Recorder) {
-        let Some(host) = self.hosts.get_mut(to) else {
+    fn deliver(&mut self, from: Number, to: Number, bytes: Rc<[u8]>, recorder: &mut Recorder) {
+        let index = index_of(to);
+        let Some(host) = self.hosts.get_mut(index) else {
             return;
         };
         if host.is_paused {
@@ -292,28 +277,29 @@ impl<'a> World<'a> {
             }
             return;
         }
-        let passed = host.oscillator.local(self.now) + host.stamp_error();
+        let local = host.oscillator.local(self.now);
+        let passed = local + host.stamp_error();
         if let Some(node) = &mut host.node {
             recorder.received(1, u64::try_from(bytes.len()).unwrap_or(0));
-            node.handle_datagram(passed, from, Stamp::user(passed), &bytes);
-            self.settle(to, recorder);
+            node.handle_datagram(passed, address(from), Stamp::user(passed), &bytes);
+            self.settle(index, local, recorder);
         }
     }
 
-    /// Drains a node's outputs after an input, checks what must hold, and plans its next wake-up.
-    fn settle(&mut self, index: usize, recorder: &mut Recorder) {
+    /// Drains a node's outputs after an input, checks what must hold, and plans its next wake-up. `local`: what its oscillator
+    /// shows now.
+    fn settle(&mut self, index: usize, local: LocalTime, recorder: &mut Recorder) {
         let is_paused = self.hosts.get(index).is_none_or(|host| host.is_paused);
         if is_paused {
             return;
         }
-        self.transmit(index);
+        self.transmit(index, local);
         let Some(host) = self.hosts.get_mut(index) else {
             return;
         };
         let Some(node) = &mut host.node else {
             return;
         };
-        let local = host.oscillator.local(self.now);
         while let Some(event) = node.poll_event() {
             if let Some(violation) = self.invariants.heard(self.now, index, node, &event) {
                 recorder.violation(violation);
@@ -330,22 +316,24 @@ impl<'a> World<'a> {
         if let Some(violation) = self.invariants.acted(self.now, index, node, local) {
             recorder.violation(violation);
         }
-        let deadline = node.poll_timeout().map(|deadline| host.oscillator.truth_of(deadline).max(self.now));
-        if let Some(at) = deadline
-            && host.wake.is_none_or(|planned| at < planned)
+        if let Some(deadline) = node.poll_timeout()
+            && host.wake.is_none_or(|planned| deadline < planned.shows)
         {
-            host.wake = Some(at);
-            self.plan(at, Planned::Wake(index));
+            let at = host.oscillator.truth_of(deadline).max(self.now);
+            if host.wake.is_none_or(|planned| at < planned.at) {
+                host.wake = Some(Wake { at, shows: deadline });
+                self.plan(at, Planned::Wake(index));
+            }
         }
     }
 
-    /// Sends what the node has to send.
-    fn transmit(&mut self, index: usize) {
+    /// Sends what the node has to send, at `local` on its oscillator, which is now.
+    fn transmit(&mut self, index: usize, local: LocalTime) {
+        let from = number(index);
         loop {
             let Some(host) = self.hosts.get_mut(index) else {
                 return;
             };
-            let local = host.oscillator.local(self.now);
             let Some(transmit) = host.node.as_mut().and_then(|node| node.poll_transmit(local, &mut self.buffer)) else {
                 return;
             };
@@ -358,43 +346,52 @@ impl<'a> World<'a> {
                 if self.recorded.len() >= RECORDED {
                     self.recorded.remove(0);
                 }
-                self.recorded.push((address(index), Rc::clone(&bytes)));
+                self.recorded.push((from, Rc::clone(&bytes)));
             }
             if transmit.to == group() {
-                for to in (0..self.hosts.len()).filter(|to| *to != index) {
-                    self.fly(index, to, &bytes, leaves);
+                let count = self.hosts.len();
+                let mut flight = self.schedule.flight(from, &bytes, count);
+                for to in (0..count).filter(|to| *to != index) {
+                    self.fly(index, to, &bytes, leaves, Some(&mut flight));
                 }
-            } else if let Some(to) = index_of(transmit.to) {
-                self.fly(index, to, &bytes, leaves);
+                self.schedule.plan_flight(flight);
+            } else if let Some(to) = index_at(transmit.to) {
+                self.fly(index, to, &bytes, leaves, None);
             }
         }
     }
 
-    /// Puts one datagram on its way, if the network lets it through.
-    fn fly(&mut self, from: usize, to: usize, bytes: &Rc<[u8]>, leaves: Span) {
+    /// Puts one datagram on its way, if the network lets it through: alone, or as a part of the `flight` of a frame to many.
+    fn fly(&mut self, from: usize, to: usize, bytes: &Rc<[u8]>, leaves: Span, mut flight: Option<&mut Flight>) {
         if !self.is_connected(from, to) {
             return;
         }
-        let bytes = self.falsified(from, to, bytes).unwrap_or_else(|| Rc::clone(bytes));
-        let slowness = |index: usize| self.hosts.get(index).map_or(Span::ZERO, |host| host.slowness);
-        let extra = slowness(from) + slowness(to);
-        let seed = self.seed;
-        let link = self.links.entry((from, to)).or_insert_with(|| {
-            let number = |index| u32::try_from(index).unwrap_or(u32::MAX);
-            Link::new(Random::between(seed, Purpose::Link, number(from), number(to)))
-        });
+        let (Some(sender), Some(receiver)) = (self.hosts.get(from), self.hosts.get(to)) else {
+            return;
+        };
+        let extra = sender.slowness + receiver.slowness;
+        let lie = self.falsified(from, to, bytes);
+        let (bytes, is_lie) = (lie.as_ref().unwrap_or(bytes), lie.is_some());
         let heading = match (from, to) {
             (0, _) => Heading::FromMaster,
             (_, 0) => Heading::ToMaster,
             _ => Heading::Aside,
         };
-        for delivery in link.send(leaves, &bytes, &self.scenario.link, heading, extra) {
-            let bytes = match delivery.content {
-                Content::AsSent => Rc::clone(&bytes),
-                Content::Altered(_) if self.scenario.link.checksum => continue,
-                Content::Altered(bytes) => Rc::from(bytes),
+        let Some(link) = link(&mut self.links, self.seed, from, to) else {
+            return;
+        };
+        for delivery in link.send(leaves, bytes, &self.scenario.link, heading, extra) {
+            let (from, to, at) = (number(from), number(to), delivery.arrival);
+            let bytes = match (delivery.content, &mut flight) {
+                (Content::AsSent, Some(flight)) if !is_lie => {
+                    self.schedule.land(flight, at, to);
+                    continue;
+                }
+                (Content::AsSent, _) => Rc::clone(bytes),
+                (Content::Altered(_), _) if self.scenario.link.checksum => continue,
+                (Content::Altered(bytes), _) => Rc::from(bytes),
             };
-            self.plan(delivery.arrival, Planned::Arrival { from: address(from), to, bytes });
+            self.schedule.plan(at, Planned::Arrival { from, to, bytes });
         }
     }
 
@@ -461,10 +458,15 @@ impl<'a> World<'a> {
         for node in self.concerned(fault) {
             match fault.what {
                 FaultKind::Leave => {
-                    if let Some(node) = self.hosts.get_mut(node).and_then(|host| host.node.as_mut()) {
+                    let now = self.now;
+                    let Some(host) = self.hosts.get_mut(node) else {
+                        continue;
+                    };
+                    let local = host.oscillator.local(now);
+                    if let Some(node) = &mut host.node {
                         node.handle_shutdown();
                     }
-                    self.transmit(node);
+                    self.transmit(node, local);
                     self.stop(node);
                 }
                 FaultKind::Crash => self.stop(node),
@@ -480,11 +482,15 @@ impl<'a> World<'a> {
                 }
                 FaultKind::Jump => {
                     let now = self.now;
-                    if let Some(host) = self.hosts.get_mut(node) {
-                        host.oscillator.jump(now, fault.by);
-                    }
+                    let Some(host) = self.hosts.get_mut(node) else {
+                        continue;
+                    };
+                    host.oscillator.jump(now, fault.by);
+                    let local = host.oscillator.local(now);
+                    // It will show more when it is woken: its deadline may come before that.
+                    host.wake = host.wake.map(|wake| Wake { shows: wake.shows + fault.by.max(Span::ZERO), ..wake });
                     self.invariants.jumped(node);
-                    self.settle(node, recorder);
+                    self.settle(node, local, recorder);
                 }
                 FaultKind::Slow => {
                     if let Some(host) = self.hosts.get_mut(node) {
@@ -518,12 +524,13 @@ impl<'a> World<'a> {
                         continue;
                     };
                     host.is_paused = false;
-                    host.wake = Some(self.now);
+                    let wake = Wake { at: self.now, shows: host.oscillator.local(self.now) };
+                    host.wake = Some(wake);
                     for (from, bytes) in std::mem::take(&mut host.waiting) {
-                        self.deliver(from, node, bytes, recorder);
+                        self.deliver(from, number(node), bytes, recorder);
                     }
                     if let Some(host) = self.hosts.get_mut(node) {
-                        host.wake = Some(self.now);
+                        host.wake = Some(wake);
                     }
                     self.wake(node, recorder);
                 }
@@ -549,22 +556,7 @@ impl<'a> World<'a> {
 
     /// Whether partitions let a datagram through.
     fn is_connected(&self, from: usize, to: usize) -> bool {
-        self.scenario.faults.iter().filter(|fault| self.is_active(fault)).all(|fault| {
-            let (sends, hears) = (fault.nodes.contains(&from), fault.nodes.contains(&to));
-            match fault.what {
-                FaultKind::Partition => sends == hears,
-                FaultKind::Mute => !sends || hears,
-                FaultKind::Deaf => sends || !hears,
-                FaultKind::Crash
-                | FaultKind::Leave
-                | FaultKind::Pause
-                | FaultKind::Suspend
-                | FaultKind::Jump
-                | FaultKind::Slow
-                | FaultKind::Forge
-                | FaultKind::Replay => true,
-            }
-        })
+        self.cuts.iter().filter(|cut| self.is_active(cut.fault)).all(|cut| cut.lets_through(from, to))
     }
 
     /// One frame of an attacker, to each node that the fault names.
@@ -577,7 +569,7 @@ impl<'a> World<'a> {
         let count = u64::try_from(self.recorded.len()).unwrap_or(0);
         for to in self.concerned(fault) {
             let attack = if fault.what == FaultKind::Forge {
-                Some((address(self.hosts.len()), self.forged(to)))
+                Some((number(self.hosts.len()), self.forged(to)))
             } else if count > 0 {
                 let chosen = usize::try_from(self.attacks.below(count)).unwrap_or(0);
                 self.recorded.get(chosen).cloned()
@@ -585,7 +577,7 @@ impl<'a> World<'a> {
                 None
             };
             if let Some((from, bytes)) = attack {
-                self.plan(self.now + self.scenario.link.delay, Planned::Arrival { from, to, bytes });
+                self.plan(self.now + self.scenario.link.delay, Planned::Arrival { from, to: number(to), bytes });
             }
         }
     }
@@ -674,6 +666,32 @@ impl<'a> World<'a> {
     }
 }
 
+impl<'a> Cut<'a> {
+    /// `None` for a fault that lets all datagrams through.
+    fn new(fault: &'a Fault, count: usize) -> Option<Self> {
+        matches!(fault.what, FaultKind::Partition | FaultKind::Mute | FaultKind::Deaf)
+            .then(|| Self { fault, is_named: (0..count).map(|index| fault.nodes.contains(&index)).collect() })
+    }
+
+    fn lets_through(&self, from: usize, to: usize) -> bool {
+        let is_named = |index: usize| self.is_named.get(index).copied().unwrap_or(false);
+        let (sends, hears) = (is_named(from), is_named(to));
+        match self.fault.what {
+            FaultKind::Partition => sends == hears,
+            FaultKind::Mute => !sends || hears,
+            FaultKind::Deaf => sends || !hears,
+            FaultKind::Crash
+            | FaultKind::Leave
+            | FaultKind::Pause
+            | FaultKind::Suspend
+            | FaultKind::Jump
+            | FaultKind::Slow
+            | FaultKind::Forge
+            | FaultKind::Replay => true,
+        }
+    }
+}
+
 impl Host {
     /// How late a stamp is taken.
     fn stamp_error(&mut self) -> Span {
@@ -689,7 +707,7 @@ impl Host {
         let role = if index == 0 { Role::Master } else { Role::Slave };
         let (group, peers) = match (node.unicast, index) {
             (false, _) => (Some(group()), Vec::new()),
-            (true, 0) => (None, (1..scenario.nodes.get()).map(address).collect()),
+            (true, 0) => (None, (1..scenario.nodes.get()).map(|index| address(self::number(index))).collect()),
             (true, _) => (None, vec![address(0)]),
         };
         let policy = CorrectionPolicy {

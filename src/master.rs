@@ -117,6 +117,9 @@ pub struct Master {
     timers: Timers<Timer>,
     /// The present round's answers are still being collected; it is averaged once.
     is_collecting: bool,
+    /// The member that an answer was still waited for when all were looked at last. While that is so, nobody need look at the
+    /// others: members are asked in their order, and a thousand answers would each look past all those before.
+    waited_for: NodeId,
     /// Time to the next round: short while the group settles, then the configured interval.
     pause: Span,
     /// The last t1 that was handed out; every transmission carries another.
@@ -135,6 +138,7 @@ impl Master {
             candidates: BTreeMap::new(),
             timers: Timers::default(),
             is_collecting: false,
+            waited_for: NodeId::default(),
             pause: context.config.min_interval,
             last_t1: LocalTime::default(),
         };
@@ -501,8 +505,10 @@ impl Master {
             Asking::Waiting { .. } => true,
             Asking::Burst { .. } => is_founding,
         };
-        if !self.members.values().any(is_waited_for) {
-            self.average(context, now);
+        let mut from_the_last = self.members.range(self.waited_for..).chain(self.members.range(..self.waited_for));
+        match from_the_last.find(|(_, member)| is_waited_for(member)) {
+            Some((node, _)) => self.waited_for = *node,
+            None => self.average(context, now),
         }
     }
 

@@ -20,9 +20,14 @@ impl<K> Default for Timers<K> {
 impl<K: Ord + Copy> Timers<K> {
     /// Sets or moves the deadline of `key`.
     pub fn set(&mut self, key: K, at: LocalTime) {
-        self.cancel(key);
-        self.deadlines.insert(key, at);
-        self.queue.insert((at, key));
+        let before = self.deadlines.insert(key, at);
+        if before != Some(at) {
+            // In this order a tree of one never becomes empty, which would free its memory and ask for it again.
+            self.queue.insert((at, key));
+            if let Some(before) = before {
+                self.queue.remove(&(before, key));
+            }
+        }
     }
 
     /// Moves the deadline of `key` forward to `at`, or sets it; never postpones it.

@@ -3,7 +3,7 @@
 //! A role changes none of this except through here, so that a node can move from one role to another and keep its
 //! clock, its counters and what it knows of terms.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use crate::clock::{Applied, DisciplinedClock, TooLarge};
@@ -225,6 +225,8 @@ pub struct Context {
     pub last_correction: Span,
     /// The last correction that it refused.
     pub refused_correction: Option<Span>,
+    /// The configured peers, to be found among thousands: every datagram asks for one where there is no group.
+    peers: BTreeSet<SocketAddr>,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
 }
@@ -233,6 +235,7 @@ impl Context {
     /// A node's shared part at its start.
     pub fn new(config: NodeConfig, incarnation: Incarnation, clock: DisciplinedClock) -> Self {
         Self {
+            peers: config.peers.iter().copied().collect(),
             config,
             incarnation,
             clock,
@@ -280,6 +283,11 @@ impl Context {
     /// Where frames for the whole ensemble go: the group, if there is one, and every configured peer.
     pub fn everybody(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.config.group.into_iter().chain(self.config.peers.iter().copied())
+    }
+
+    /// True for the address of a configured peer.
+    pub fn is_peer(&self, address: SocketAddr) -> bool {
+        self.peers.contains(&address)
     }
 
     /// True when the clock has been corrected and is known well enough to claim agreement: within γ.

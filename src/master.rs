@@ -243,7 +243,7 @@ impl Master {
         let unreached = self
             .members
             .values()
-            .filter(|member| !member.peer.hears_group && !context.config.peers.contains(&member.peer.address))
+            .filter(|member| !member.peer.hears_group && !context.is_peer(member.peer.address))
             .map(|member| member.peer.address);
         context.everybody().chain(unreached).collect()
     }

@@ -81,7 +81,7 @@ impl Node {
         if peek_domain(datagram).is_some_and(|domain| domain != config.domain) {
             return Err(DropReason::OtherDomain);
         }
-        if config.group.is_none() && !config.peers.contains(&from) {
+        if config.group.is_none() && !self.context.is_peer(from) {
             return Err(DropReason::NotAPeer);
         }
         let frame = Frame::decode(datagram).map_err(|error| DropReason::from(&error))?;

@@ -5,7 +5,8 @@
 //! 2. A node applies corrections in the order of (term, round), each at most once.
 //! 3. The intervals that corrected honest nodes publish (what they show, plus and minus their error bounds) have a point in
 //!    common: the ensemble time that all of them claim to be near. So any two nodes agree within the sum of their bounds.
-//! 4. Terms never go down.
+//! 4. Terms never go down, nobody follows a term below one that it followed before, and in one term it follows one
+//!    master.
 //!
 //! A node whose own oscillator has jumped, or stood still, cannot know until somebody measures it. The next correction may rest
 //! on an exchange from before; the one after it cannot, because it names the adjustment count that the first one made. So its
@@ -14,7 +15,7 @@
 use crate::clock::Applied;
 use crate::config::CorrectionPolicy;
 use crate::context::Event;
-use crate::identity::{Round, Term};
+use crate::identity::{NodeId, Round, Term};
 use crate::node::Node;
 use crate::sim::outcome::{Invariant, NodeSample, NodeStanding, Violation};
 use crate::time::{LocalTime, Span, Time};
@@ -31,9 +32,22 @@ struct Life {
     /// Corrections applied.
     corrections: u32,
     term: Term,
+    /// The newest mastership that it followed.
+    followed: Option<(Term, NodeId)>,
     corrected: Option<(Term, Round)>,
     /// Corrections that it still needs since its oscillator did what no oscillator does, before its interval counts again.
     unaware_for: u8,
+}
+
+impl Life {
+    /// It follows this master; `Some`: whom it ought to follow instead.
+    fn follows(&mut self, term: Term, master: NodeId) -> Option<String> {
+        match self.followed.replace((term, master)) {
+            Some((newest, _)) if term < newest => Some(format!("term {newest} or above")),
+            Some((newest, only)) if term == newest && master != only => Some(format!("node {only} in term {newest}")),
+            Some(_) | None => None,
+        }
+    }
 }
 
 /// The watch over a group.
@@ -65,6 +79,15 @@ impl Invariants {
     /// A node told something.
     pub(crate) fn heard(&mut self, at: Span, index: usize, node: &Node, event: &Event) -> Option<Violation> {
         let life = self.lives.get_mut(index)?;
+        if let Event::Following { master, term, .. } = event {
+            return life.follows(*term, *master).map(|expected| Violation {
+                at,
+                node: Some(index),
+                invariant: Invariant::OneMaster,
+                expected,
+                found: format!("node {master} of term {term} followed"),
+            });
+        }
         let Event::Corrected { round, applied } = event else {
             return None;
         };

@@ -201,6 +201,8 @@ pub struct Recorder {
     received: Traffic,
     rounds: u64,
     corrections: u64,
+    /// Nodes that waited for their first correction when the clocks were looked at last.
+    joining: usize,
     violations: Vec<Violation>,
     violation_count: u64,
 }
@@ -220,6 +222,7 @@ impl Recorder {
             received: Traffic::default(),
             rounds: 0,
             corrections: 0,
+            joining: 0,
             violations: Vec::new(),
             violation_count: 0,
         }
@@ -241,14 +244,14 @@ impl Recorder {
             trace.record(at, nodes);
         }
         let counted = nodes.iter().filter(|node| node.standing == NodeStanding::Honest);
+        self.joining = nodes.iter().filter(|node| node.standing == NodeStanding::Joining).count();
         self.clocks.clear();
         self.clocks.extend(counted.map(|node| (node.error, node.bound)));
         if self.clocks.len() >= nodes.len().min(2) {
-            let is_complete = nodes.iter().all(|node| node.standing != NodeStanding::Joining);
             let honest = nodes.iter().filter(|node| node.standing == NodeStanding::Honest);
             let dragged = honest.fold(Span::ZERO, |sum, node| sum + (node.error - node.alone));
             let dragged = dragged.part(i64::try_from(self.clocks.len()).unwrap_or(i64::MAX));
-            self.settling.record(at, &self.clocks, is_complete);
+            self.settling.record(at, &self.clocks, self.joining == 0);
             self.drag.record(at, dragged, self.settling.since());
         }
     }
@@ -329,6 +332,7 @@ impl Recorder {
             frames_received: received.frames,
             bytes_received: received.bytes,
             bytes_per_second: if seconds > 0.0 { bytes / nodes / seconds } else { 0.0 },
+            joining: self.joining,
             rounds: self.rounds,
             corrections: self.corrections,
             corrections_per_round: (self.rounds > 0).then(|| float(self.corrections) / nodes / float(self.rounds)),
@@ -400,6 +404,8 @@ pub struct Outcome {
     pub bytes_received: u64,
     /// Bytes that a node sent and received per second, on average.
     pub bytes_per_second: f64,
+    /// Nodes that still waited for their first correction in the end.
+    pub joining: usize,
     /// Rounds that masters finished.
     pub rounds: u64,
     /// Corrections that nodes applied.
@@ -470,10 +476,19 @@ impl Outcome {
         let settle = limits.settle.or(self.settle.is_none().then_some(self.duration));
         [
             span("settle", settle, self.settle),
+            // Who never gets a first correction is in no other figure.
+            (self.joining > 0).then(|| Verdict {
+                limit: "joining",
+                allowed: "none".to_owned(),
+                found: format!("{} nodes in the end", self.joining),
+                ok: false,
+            }),
             // What holds after settling has nothing to be held against without.
             span("max-spread", self.settle.and(limits.max_spread), self.spread.max),
             span("rms-spread", self.settle.and(limits.rms_spread), self.spread.rms),
             number("drag-ppm", limits.drag_ppm, self.drag.map(|drag| drag.abs().as_ratio() * 1e6)),
+            span("max-error", self.settle.and(limits.max_error), self.error.max),
+            span("median-bound", self.settle.and(limits.median_bound), self.bound.median),
             number("corrections-per-round", limits.corrections_per_round, self.corrections_per_round),
             number("bytes-per-second", limits.bytes_per_second, Some(self.bytes_per_second)),
         ]

@@ -85,6 +85,10 @@ pub struct ClockModel {
     /// Error of a stamp: it is late by an exponentially distributed time with this mean (user-space stamps: tens of µs; the kernel's: below 1 µs).
     #[serde(deserialize_with = "duration")]
     pub stamp_noise: Span,
+    /// What arrives is stamped at once, as the kernel does it, and then waits for its process to run: exponentially distributed
+    /// with this mean. It becomes part of a slave's turnaround.
+    #[serde(deserialize_with = "duration")]
+    pub scheduling: Span,
 }
 
 impl Default for ClockModel {
@@ -98,6 +102,7 @@ impl Default for ClockModel {
             swing_period: Span::from_secs(3_600),
             granularity: Span::from_nanos(1),
             stamp_noise: Span::ZERO,
+            scheduling: Span::ZERO,
         }
     }
 }
@@ -308,6 +313,13 @@ pub struct Limits {
     /// How fast the ensemble may draw its members away from where they would be alone, after settling. It is what liars can do
     /// to clocks that all agree; oscillators without drift show nothing else.
     pub drag_ppm: Option<f64>,
+    /// Largest distance of a clock from true time after settling. The ensemble goes its own way, so that this says something
+    /// only where its clocks start right: how far others than its honest members have moved it.
+    #[serde(deserialize_with = "maybe_duration")]
+    pub max_error: Option<Span>,
+    /// Median of the published error bounds after settling: a bound that is too wide is honest and of no use.
+    #[serde(deserialize_with = "maybe_duration")]
+    pub median_bound: Option<Span>,
     /// Corrections that a node applies per round at most, on average.
     pub corrections_per_round: Option<f64>,
     /// Bytes that a node sends and receives per second, on average.

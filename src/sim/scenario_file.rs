@@ -159,6 +159,8 @@ fn checks(scenario: &Scenario) -> Result<(), Mistake> {
         ("limits.settle-below", limits.settle_below),
         ("limits.max-spread", limits.max_spread),
         ("limits.rms-spread", limits.rms_spread),
+        ("limits.max-error", limits.max_error),
+        ("limits.median-bound", limits.median_bound),
     ];
     for (path, limit) in spans {
         within(path, limit.is_none_or(|limit| limit > Span::ZERO), || "must be positive".to_owned())?;
@@ -184,7 +186,8 @@ fn clock_checks(path: &str, clock: &ClockModel) -> Result<(), Mistake> {
     within(&path("swing-period"), period > Span::ZERO, || format!("must be positive, not {period}"))?;
     let granularity = clock.granularity;
     within(&path("granularity"), granularity > Span::ZERO, || format!("must be positive, not {granularity}"))?;
-    not_negative(&path("stamp-noise"), clock.stamp_noise)
+    not_negative(&path("stamp-noise"), clock.stamp_noise)?;
+    not_negative(&path("scheduling"), clock.scheduling)
 }
 
 fn link_checks(link: &LinkModel) -> Result<(), Mistake> {

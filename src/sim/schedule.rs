@@ -11,7 +11,7 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::rc::Rc;
 
-use crate::time::Span;
+use crate::time::{LocalTime, Span};
 
 /// A node's index in half the room, for what is kept by the million.
 pub(crate) type Number = u32;
@@ -27,6 +27,8 @@ pub(crate) enum Planned {
     Arrival { from: Number, to: Number, bytes: Rc<[u8]> },
     /// A datagram that had to wait reaches the node.
     Delivery { from: Number, to: Number, bytes: Rc<[u8]> },
+    /// The node gets to read a datagram. Boxed, since few scenarios have any.
+    Reading(Box<Reading>),
     /// The fault with this index begins.
     FaultBegins(usize),
     /// The fault with this index ends.
@@ -35,6 +37,18 @@ pub(crate) enum Planned {
     Attack(usize),
     /// The clocks are looked at.
     Sample,
+}
+
+/// A datagram that waits in a socket's buffer for its process.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) from: Number,
+    pub(crate) to: Number,
+    pub(crate) bytes: Rc<[u8]>,
+    /// When it passed the wire, on the receiver's local clock.
+    pub(crate) passed: LocalTime,
+    /// The life of the receiver that it arrived in.
+    pub(crate) life: u64,
 }
 
 /// A frame on its way to many nodes.

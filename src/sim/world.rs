@@ -19,7 +19,7 @@ use crate::sim::oscillator::Oscillator;
 use crate::sim::outcome::{NodeSample, NodeStanding, Recorder};
 use crate::sim::random::{Purpose, Random};
 use crate::sim::scenario::{Fault, FaultKind, Scenario};
-use crate::sim::schedule::{Flight, Number, Planned, Schedule};
+use crate::sim::schedule::{Flight, Number, Planned, Reading, Schedule};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
 
@@ -59,6 +59,10 @@ struct Host {
     stamps: Random,
     /// Mean of it, in seconds.
     stamp_noise: f64,
+    /// Until its process reads what has arrived: the mean, in seconds, ...
+    scheduling: f64,
+    /// ... and when it has read all that arrived so far.
+    has_read: Span,
     /// Added to every datagram from and to it.
     slowness: Span,
 }
@@ -200,6 +204,13 @@ impl<'a> World<'a> {
                 Planned::Wake(index) => self.wake(index, recorder),
                 Planned::Arrival { from, to, bytes } => self.enqueue(from, to, bytes, recorder),
                 Planned::Delivery { from, to, bytes } => self.deliver(from, to, bytes, recorder),
+                Planned::Reading(reading) => {
+                    let Reading { from, to, bytes, passed, life } = *reading;
+                    // What waited for a process that is gone, or stands still, is lost.
+                    if self.hosts.get(index_of(to)).is_some_and(|host| host.lives == life && !host.is_paused) {
+                        self.read(from, to, &bytes, passed, recorder);
+                    }
+                }
                 Planned::FaultBegins(index) => self.begin_fault(index, recorder),
                 Planned::FaultEnds(index) => self.end_fault(index, recorder),
                 Planned::Attack(index) => self.attack(index),
@@ -277,11 +288,24 @@ impl<'a> World<'a> {
             }
             return;
         }
+        let passed = host.oscillator.local(self.now) + host.stamp_error();
+        let life = host.lives;
+        match host.scheduled(self.now) {
+            Some(at) => self.plan(at, Planned::Reading(Box::new(Reading { from, to, bytes, passed, life }))),
+            None => self.read(from, to, &bytes, passed, recorder),
+        }
+    }
+
+    /// A node reads a datagram that passed at this local time.
+    fn read(&mut self, from: Number, to: Number, bytes: &[u8], passed: LocalTime, recorder: &mut Recorder) {
+        let index = index_of(to);
+        let Some(host) = self.hosts.get_mut(index) else {
+            return;
+        };
         let local = host.oscillator.local(self.now);
-        let passed = local + host.stamp_error();
         if let Some(node) = &mut host.node {
             recorder.received(1, u64::try_from(bytes.len()).unwrap_or(0));
-            node.handle_datagram(passed, address(from), Stamp::user(passed), &bytes);
+            node.handle_datagram(local.max(passed), address(from), Stamp::user(passed), bytes);
             self.settle(index, local, recorder);
         }
     }
@@ -698,6 +722,17 @@ impl Host {
         Span::from_secs_f64(self.stamps.exponential(self.stamp_noise))
     }
 
+    /// When its process reads what arrives now, after all that arrived before; `None`: at once.
+    fn scheduled(&mut self, now: Span) -> Option<Span> {
+        if self.scheduling > 0.0 {
+            let at = now + Span::from_secs_f64(self.stamps.exponential(self.scheduling));
+            self.has_read = at.max(self.has_read);
+            Some(self.has_read)
+        } else {
+            None
+        }
+    }
+
     fn new(scenario: &Scenario, seed: u64, index: usize) -> Self {
         let model = scenario.clocks.get(index).unwrap_or(&scenario.clock);
         let number = index_number(index);
@@ -745,6 +780,8 @@ impl Host {
             queue: Queue::default(),
             stamps: Random::stream(seed, Purpose::Stamp, number),
             stamp_noise: model.stamp_noise.as_secs_f64(),
+            scheduling: model.scheduling.as_secs_f64(),
+            has_read: Span::ZERO,
             slowness: Span::ZERO,
         }
     }

@@ -30,10 +30,22 @@ fn scenarios() -> Vec<(PathBuf, Scenario)> {
     paths.into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "toml")).map(read).collect()
 }
 
+fn scenario(name: &str) -> Scenario {
+    let named = scenarios().into_iter().find(|(path, _)| path.file_stem().is_some_and(|stem| stem == name));
+    named.unwrap_or_else(|| panic!("no scenario {name}")).1
+}
+
+fn assert_ok(scenario: &Scenario, seed: u64) {
+    let mut recorder = Recorder::new(scenario, false);
+    world::run(scenario, seed, &mut recorder, &mut |_| {});
+    let outcome = recorder.finish(seed);
+    assert!(outcome.ok && outcome.violations.is_empty(), "{outcome}");
+}
+
 #[test]
 fn every_scenario_keeps_its_limits_and_every_invariant() {
     let scenarios = scenarios();
-    assert!(scenarios.len() >= 11, "{} scenarios", scenarios.len());
+    assert!(scenarios.len() >= 21, "{} scenarios", scenarios.len());
     let jobs: Vec<Job> = scenarios
         .iter()
         .flat_map(|(_, scenario)| {
@@ -54,8 +66,7 @@ fn every_scenario_keeps_its_limits_and_every_invariant() {
 
 #[test]
 fn one_seed_is_one_run_to_the_last_byte() {
-    let mixed = scenarios().into_iter().find(|(path, _)| path.ends_with("mixed-faults.toml"));
-    let scenario = Scenario { duration: Span::from_secs(120), ..mixed.expect("it is there").1 };
+    let scenario = Scenario { duration: Span::from_secs(120), ..scenario("mixed-faults") };
     let run = |seed| {
         let mut recorder = Recorder::new(&scenario, false);
         world::run(&scenario, seed, &mut recorder, &mut |_| {});
@@ -91,10 +102,7 @@ fn an_attacker_without_keys_that_replays_or_makes_up_frames_moves_nobody() {
             by: Span::ZERO,
         });
         for seed in 1..=5 {
-            let mut recorder = Recorder::new(&scenario, false);
-            world::run(&scenario, seed, &mut recorder, &mut |_| {});
-            let outcome = recorder.finish(seed);
-            assert!(outcome.ok && outcome.violations.is_empty(), "{what:?}: {outcome}");
+            assert_ok(&scenario, seed);
         }
     }
 }

@@ -457,7 +457,7 @@ impl Skew {
 
     /// What a clock with this skew gains over a span of the other clock; exact to the nanosecond, saturates.
     pub fn over(self, span: Span) -> Span {
-        // 500 ppm over 18 s, and 1 ppm over two hours, fit into 64 bits, in which a division costs a tenth of one in 128.
+        // 500 ppm over 18 s, and 1 ppm over two hours, fit into 64 bits, in which a division is no call into a library.
         match span.0.checked_mul(self.0) {
             Some(product) => Span(product / PPT_NARROW),
             None => Span(saturate(i128::from(span.0) * i128::from(self.0) / PPT)),

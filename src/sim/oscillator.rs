@@ -59,7 +59,7 @@ impl Segment {
     fn shown(&self, ran: Span) -> Span {
         let (rate, within) = (self.rate.as_ppt(), (ran - self.begin).as_nanos());
         let (nanos, picos) = (self.gained.div_euclid(PICOS_PER_NANO), self.gained.rem_euclid(PICOS_PER_NANO));
-        // Rates of up to 9,000 ppm fit into 64 bits, in which a division costs a tenth of one in 128.
+        // Rates of up to 9,000 ppm fit into 64 bits, in which a division is no call into a library.
         let steps = match rate.checked_mul(within).and_then(|steps| steps.checked_add(picos * STEPS_PER_PICO)) {
             Some(steps) => Span::from_nanos(steps.div_euclid(STEPS_PER_NANO)),
             None => {

@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         threads.push(thread::spawn(move || {
             let start = clock.pair();
             let time = start.system + Span::from_millis(offset);
-            let node = Node::new(config, incarnation, start.local, time);
+            let node = Node::new(config, incarnation, start.local, time, Skew::ZERO);
             drive(node, &socket, &clock, start.local + RUN).map(|node| (node, clock))
         }));
     }

@@ -85,9 +85,10 @@ pub struct DisciplinedClock {
 }
 
 impl DisciplinedClock {
-    /// A clock that shows `time` at `local` and has never been corrected.
-    pub fn new(local: LocalTime, time: Time, policy: CorrectionPolicy) -> Self {
-        Self { policy, anchor: local, target: time, rate: Skew::ZERO, slew: Span::ZERO, adjustment: 0, quality: None }
+    /// A clock that shows `time` at `local`, runs at `rate` relative to the local clock, and has never been corrected.
+    pub fn new(local: LocalTime, time: Time, rate: Skew, policy: CorrectionPolicy) -> Self {
+        let rate = rate.clamped(Skew::MAX);
+        Self { policy, anchor: local, target: time, rate, slew: Span::ZERO, adjustment: 0, quality: None }
     }
 
     /// Where the clock ought to be.
@@ -184,7 +185,7 @@ mod tests {
     const START: LocalTime = LocalTime::from_nanos(1_000_000_000);
 
     fn clock(policy: CorrectionPolicy) -> DisciplinedClock {
-        DisciplinedClock::new(START, Time::from_nanos(5_000_000_000), policy)
+        DisciplinedClock::new(START, Time::from_nanos(5_000_000_000), Skew::ZERO, policy)
     }
 
     fn correction(reference: LocalTime, amount: Span) -> Correction {

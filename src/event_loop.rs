@@ -17,14 +17,16 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::clock::Applied;
 use crate::context::Event;
-use crate::local_clock::LocalClock;
+use crate::identity::Incarnation;
+use crate::local_clock::{Continuity, LocalClock};
 use crate::net::{Received, Sockets};
 use crate::node::Node;
 use crate::protocol::MAX_FRAME_LEN;
+use crate::state_dir::StateDir;
 use crate::status::{DriverStatus, Status};
 use crate::status_socket::{StatusSocket, StatusSocketError};
-use crate::system_clock::{SystemClock, Target};
-use crate::time::{LocalTime, Skew, Span};
+use crate::system_clock::{SystemClock, SystemClockError, Target};
+use crate::time::{LocalTime, Skew, Span, Time};
 
 const MAIN: Token = Token(0);
 const GROUP: Token = Token(1);
@@ -41,6 +43,11 @@ const WARNING_PAUSE: Span = Span::from_secs(60);
 /// The system clock is compared with its mapping this often, so that a slew ends within so much of its end.
 const STEERING_PAUSE: Span = Span::from_millis(250);
 
+/// The drift is kept after so much time, when it is known well, ...
+const FIRST_SAVE: Span = Span::from_secs(60);
+/// ... and then this often: a crash loses what the temperature has done in the meantime.
+const SAVING_PAUSE: Span = Span::from_secs(600);
+
 /// A node on real sockets.
 #[expect(missing_debug_implementations, reason = "the signals' type has none")]
 pub struct EventLoop {
@@ -49,7 +56,9 @@ pub struct EventLoop {
     signals: Signals,
     status_socket: Option<StatusSocket>,
     clock: LocalClock,
+    continuity: Continuity,
     system_clock: Option<Steered>,
+    drift: Option<Drift>,
     node: Node,
     buffer: BytesMut,
     datagram: Vec<u8>,
@@ -77,6 +86,13 @@ struct Steered {
     step: Option<Span>,
 }
 
+/// Where the oscillator's rate is kept for the next life, and when.
+#[derive(Debug)]
+struct Drift {
+    state_dir: StateDir,
+    next: LocalTime,
+}
+
 impl EventLoop {
     /// Puts a node on its sockets. From here on SIGTERM and SIGINT wait for [`EventLoop::run`]. `system_clock` is given when
     /// the machine's own clock shall follow the node's.
@@ -100,7 +116,9 @@ impl EventLoop {
             signals,
             status_socket: None,
             clock,
+            continuity: Continuity::new(),
             system_clock: system_clock.map(|clock| Steered { clock, next, step: None }),
+            drift: None,
             node,
             buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
             // One byte more than a frame may have, so that a longer datagram is seen to be longer.
@@ -122,6 +140,11 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Keeps the oscillator's rate in a directory, now and then and at the end.
+    pub fn keep_drift_in(&mut self, state_dir: StateDir) {
+        self.drift = Some(Drift { state_dir, next: self.clock.now() + FIRST_SAVE });
+    }
+
     /// Runs until SIGTERM or SIGINT; then the node says goodbye.
     ///
     /// # Errors
@@ -135,6 +158,7 @@ impl EventLoop {
                 result => result?,
             }
             self.wake_ups += 1;
+            self.check_continuity();
             for event in &events {
                 match event.token() {
                     MAIN => self.has_more.main = true,
@@ -144,6 +168,7 @@ impl EventLoop {
                             info!("stopping signal={signal}");
                             self.node.handle_shutdown();
                             self.flush();
+                            self.save_drift();
                             return Ok(());
                         }
                     }
@@ -161,6 +186,54 @@ impl EventLoop {
                 self.node.handle_timeout(now);
             }
             self.steer_system_clock(now);
+            if self.drift.as_ref().is_some_and(|drift| drift.next <= now) {
+                self.save_drift();
+            }
+        }
+    }
+
+    /// Starts the node afresh when the local clock has missed time.
+    fn check_continuity(&mut self) {
+        let Some(found) = self.continuity.look(&self.clock) else {
+            return;
+        };
+        // The system's clock is told by the kernel how long the machine slept; a virtual one has to reckon.
+        let pair = self.clock.pair();
+        let time = match self.system_clock {
+            Some(_) => pair.system,
+            None => self.node.clock().read(found.before) + found.passed,
+        };
+        let kind = if found.missed.is_forward() { "stood still" } else { "leapt" };
+        warn!("the local clock {kind} for {}: starting afresh", found.missed.abs());
+        self.restart(pair.local, time);
+    }
+
+    /// Begins a new life of the node.
+    fn restart(&mut self, now: LocalTime, time: Time) {
+        if let Some(steered) = &mut self.system_clock {
+            steered.step = None;
+            if let Err(error) = steered.clock.let_go() {
+                self.warn_rarely("steer", &error.to_string());
+            }
+        }
+        match getrandom::u64() {
+            Ok(drawn) => self.node.restart(Incarnation::drawn(drawn), now, time),
+            Err(error) => self.warn_rarely("random", &format!("cannot start afresh: {error}")),
+        }
+    }
+
+    /// Keeps the rate, if it is known.
+    fn save_drift(&mut self) {
+        let now = self.clock.now();
+        let Some(drift) = &mut self.drift else {
+            return;
+        };
+        drift.next = now + SAVING_PAUSE;
+        if !self.node.is_synchronised(now) {
+            return;
+        }
+        if let Err(error) = drift.state_dir.save_drift(self.node.clock().rate()) {
+            self.warn_rarely("drift", &format!("the drift is not kept: {error}"));
         }
     }
 
@@ -235,8 +308,13 @@ impl EventLoop {
         let target = Target { time, rate: Skew::from_spans(gained, STEERING_PAUSE), lasting_rate: clock.rate() };
         let result = steered.clock.follow(pair, target, steered.step.take());
         steered.next = now + STEERING_PAUSE;
-        if let Err(error) = result {
-            self.warn_rarely("steer", &format!("cannot steer the system clock: {error}"));
+        match result {
+            Ok(_) => {}
+            Err(error @ SystemClockError::SetByOthers { .. }) => {
+                warn!("{error}: starting afresh");
+                self.restart(pair.local, pair.system);
+            }
+            Err(error) => self.warn_rarely("steer", &format!("cannot steer the system clock: {error}")),
         }
     }
 

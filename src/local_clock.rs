@@ -1,7 +1,7 @@
 //! The driver's clocks: the free-running oscillator that stamps are taken on, and a look at the system's clock beside it.
 //!
 //! The only file that reads a clock; everything else is told the time. The oscillator is `CLOCK_MONOTONIC_RAW`, which
-//! nobody adjusts, neither we nor another time daemon. It stands still while the machine is suspended.
+//! nobody adjusts, neither we nor another time daemon. It stands still while the machine is suspended; [`Continuity`] notices.
 
 use std::io;
 
@@ -71,6 +71,83 @@ impl LocalClock {
     }
 }
 
+/// The local clock has counted less time than passed, or more: the machine was suspended, or its oscillator leapt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// What the local clock showed when it was last seen to be right.
+    pub before: LocalTime,
+    /// How much time has passed since then.
+    pub passed: Span,
+    /// How much of it the local clock has missed; negative: what it has counted in addition.
+    pub missed: Span,
+}
+
+/// Watches whether the local clock counts all the time that passes, by two others of the machine: `CLOCK_BOOTTIME` goes on
+/// while the machine is suspended, and `CLOCK_MONOTONIC` runs on the same oscillator through another counter.
+///
+/// A process that was only stopped finds all three ahead by as much, and nothing is wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Continuity {
+    last: Readings,
+}
+
+/// The machine's clocks at one instant, in the order of reading.
+#[derive(Clone, Copy, Debug)]
+struct Readings {
+    raw: LocalTime,
+    monotonic: LocalTime,
+    boot: LocalTime,
+}
+
+/// No suspension is shorter, and no two readings that belong together lie further apart unless the scheduler came between.
+const LEAST_BREAK: Span = Span::from_millis(10);
+
+impl Continuity {
+    /// All is well by now.
+    pub fn new() -> Self {
+        Self { last: Readings::now() }
+    }
+
+    /// Looks whether time has been missed since the last look.
+    pub fn look(&mut self, clock: &LocalClock) -> Option<Break> {
+        let found = self.last.missed(Readings::now());
+        // Whoever was interrupted between two of the readings looks again.
+        let (missed, passed, now) = if found.0 == Span::ZERO { found } else { self.last.missed(Readings::now()) };
+        let before = clock.at(self.last.raw);
+        self.last = now;
+        (missed != Span::ZERO).then_some(Break { before, passed, missed })
+    }
+}
+
+impl Default for Continuity {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Readings {
+    fn now() -> Self {
+        let [raw, monotonic, boot] = [ClockId::CLOCK_MONOTONIC_RAW, ClockId::CLOCK_MONOTONIC, BOOT]
+            .map(|clock| LocalTime::from_nanos(read(clock)));
+        Self { raw, monotonic, boot }
+    }
+
+    /// What the local clock has missed since (zero when that is nothing to speak of), what has passed, and the later readings.
+    fn missed(&self, now: Self) -> (Span, Span, Self) {
+        let (counted, passed) = (now.raw - self.raw, now.boot - self.boot);
+        let missed = passed - counted;
+        // Another daemon may slew the other two, by the tick even, see `system_clock.rs`.
+        let slewed = Skew::MAX.over(now.monotonic - self.monotonic);
+        if missed.abs() > LEAST_BREAK + slewed { (missed, passed, now) } else { (Span::ZERO, passed, now) }
+    }
+}
+
+/// The clock that goes on while the machine is suspended.
+#[cfg(target_os = "linux")]
+const BOOT: ClockId = ClockId::CLOCK_BOOTTIME;
+#[cfg(not(target_os = "linux"))]
+const BOOT: ClockId = ClockId::CLOCK_MONOTONIC;
+
 fn raw() -> LocalTime {
     LocalTime::from_nanos(read(ClockId::CLOCK_MONOTONIC_RAW))
 }
@@ -124,6 +201,32 @@ mod tests {
     fn an_absurd_drift_is_cut() {
         assert_eq!(LocalClock::new(Skew::from_ppm(5_000_000)).unwrap().drift, Skew::MAX);
         assert_eq!(LocalClock::new(Skew::from_ppm(-5_000_000)).unwrap().drift, Skew::from_ppm(-100_000));
+    }
+
+    #[test]
+    fn missed_time_is_told_from_a_stopped_process_and_from_a_slew() {
+        let at = |raw, monotonic, boot| {
+            let [raw, monotonic, boot] =
+                [raw, monotonic, boot].map(|at| LocalTime::from_nanos(0) + Span::from_millis(at));
+            Readings { raw, monotonic, boot }
+        };
+        let start = at(1_000, 2_000, 3_000);
+        let missed = |now| start.missed(now).0;
+        assert_eq!(missed(at(1_250, 2_250, 3_250)), Span::ZERO);
+        assert_eq!(missed(at(3_601_000, 3_602_000, 3_603_000)), Span::ZERO, "stopped for an hour");
+        assert_eq!(missed(at(11_000, 12_900, 13_900)), Span::ZERO, "another daemon slews by 9 %");
+        assert_eq!(missed(at(1_001, 2_001, 63_001)), Span::from_secs(60), "suspended for a minute");
+        assert_eq!(missed(at(3_601_100, 2_100, 3_100)), Span::from_secs(-3_600), "the oscillator leapt an hour");
+        assert_eq!(start.missed(at(1_001, 2_001, 63_001)).1, Span::from_millis(60_001));
+    }
+
+    #[test]
+    fn this_machine_misses_nothing_while_it_is_looked_at() {
+        let clock = LocalClock::new(Skew::from_ppm(100)).unwrap();
+        let mut continuity = Continuity::new();
+        for _ in 0..10_000 {
+            assert_eq!(continuity.look(&clock), None);
+        }
     }
 
     #[test]

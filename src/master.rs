@@ -709,8 +709,8 @@ struct Counted {
     /// By how much the ensemble's rate relative to the master's local clock changes: the mean of what has been learned of
     /// the counted oscillators since the last average, the master's own among them with nothing to learn.
     ///
-    /// At the founding nothing is known, so that these changes add up to the mean of the founders' oscillators, which anchors the
-    /// ensemble: its time cannot wander off on the noise of its estimates. Who comes later or goes changes nothing
+    /// At the founding it is the mean of the founders' rates: those of their oscillators when nothing is known, which anchors the
+    /// ensemble, or what they remember of an earlier one: its time cannot wander off on the noise of its estimates. Who comes later or goes changes nothing
     /// (as in the atomic time scale AT1); with the mean of the oscillators of the moment, the rate would jump by ppm.
     rate_change: Skew,
     /// How far the average offset can be wrong: the mean of what each of them can.

@@ -22,6 +22,8 @@ const PROBATION: u32 = 4;
 /// room than a peer with other arithmetic needs would be room for lies: a third of liars who stand that far ahead of where they
 /// were put, round after round, move the ensemble by a third of it each time.
 const OBEYS_WITHIN: Span = Span::from_micros(1);
+/// A founder that says that its clock ran by more than this in a former life is not believed: no oscillator is worse.
+const LARGEST_MEMORY: Skew = Skew::from_ppm(500);
 /// No honest clock shows an earlier time: 2020 began, long before this program. A machine without a battery-backed
 /// clock starts in 1970 or at its firmware's date.
 const EARLIEST_PLAUSIBLE: Time = Time::from_nanos(1_577_836_800_000_000_000);
@@ -335,10 +337,11 @@ impl Member {
     }
 
     /// By how much it would change the ensemble's rate: what has been learned of its oscillator since it was counted last.
-    /// All of it for a founder, nothing for a newcomer; `None` when it is not counted now.
+    /// Nothing for a newcomer; `None` when it is not counted now.
     ///
-    /// More than the former estimate could be wrong by is not believed: that is no oscillator. A reference is not asked what was
-    /// learned: its clock's rate is right, and `ensemble_rate` is wrong by the difference.
+    /// More than the former estimate could be wrong by is not believed: that is no oscillator. A reference and a founder are not
+    /// asked what was learned: their clock's own rate counts, and `ensemble_rate` is wrong by the difference. A founder's is that of
+    /// its oscillator, or what it remembers of the ensemble's from a former life or an earlier master.
     pub fn learned(
         &mut self,
         estimate: &Estimate,
@@ -353,7 +356,10 @@ impl Member {
         let before = self.counted_with.replace(*estimate);
         Some(match (self.report, before) {
             (Some(report), _) if self.peer.is_reference => report.rate.on_top_of(estimate.skew) - ensemble_rate,
-            (_, None) if is_founder => estimate.skew,
+            (Some(report), None) if is_founder => {
+                let remembered = if report.rate.abs() <= LARGEST_MEMORY { report.rate } else { Skew::ZERO };
+                remembered.on_top_of(estimate.skew) - ensemble_rate
+            }
             (_, None) => Skew::ZERO,
             (_, Some(before)) => {
                 let learned = estimate.skew - before.skew;

@@ -24,7 +24,7 @@ use crate::master::Master;
 use crate::protocol::{Entries, Frame, Header, Message, peek_domain};
 use crate::slave::Slave;
 use crate::stamp::Stamp;
-use crate::time::{LocalTime, Span, Time};
+use crate::time::{LocalTime, Skew, Span, Time};
 
 /// A datagram to be sent; its bytes are in the buffer that was given to [`Node::poll_transmit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +48,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that starts at local time `now`, when its clock shows `time`. `incarnation` is drawn by the driver.
-    pub fn new(config: NodeConfig, incarnation: Incarnation, now: LocalTime, time: Time) -> Self {
-        let clock = DisciplinedClock::new(now, time, config.policy);
+    /// A node that starts at local time `now`, when its clock shows `time`. `incarnation` is drawn by the driver; `rate` is what a
+    /// former life of it knew of its oscillator: the ensemble's rate relative to the local clock, zero when that is not known.
+    pub fn new(config: NodeConfig, incarnation: Incarnation, now: LocalTime, time: Time, rate: Skew) -> Self {
+        let clock = DisciplinedClock::new(now, time, rate, config.policy);
         let role = config.role;
         let mut context = Context::new(config, incarnation, clock);
         let role = match role {
@@ -58,6 +59,15 @@ impl Node {
             Role::Slave => RoleState::Slave(Box::new(Slave::new(now))),
         };
         Self { context, role }
+    }
+
+    /// Starts afresh, as a restarted process does, but for the counters: the local clock has missed time, or somebody has set the
+    /// machine's clock, so that nothing holds any more that this life knew but the oscillator's rate.
+    pub fn restart(&mut self, incarnation: Incarnation, now: LocalTime, time: Time) {
+        let config = self.context.config.clone();
+        let rate = self.context.clock.rate();
+        let former = std::mem::replace(self, Self::new(config, incarnation, now, time, rate));
+        self.context.counters = former.context.counters;
     }
 
     /// A datagram arrived: `stamp` says when it passed the wire, `now` when the driver got it.

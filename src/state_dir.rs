@@ -1,6 +1,6 @@
 //! What a node keeps across restarts, one small text file a fact, in the directory of `--state-dir`.
 //!
-//! Today its number, in `identity`. A file is replaced whole or not at all, even if the power fails, and what cannot be
+//! Its number, in `identity`, and how its oscillator runs, in `drift`. A file is replaced whole or not at all, even if the power fails, and what cannot be
 //! understood is an error and not a fresh start: a node that silently changes its number leaves a dead member behind.
 //! A directory belongs to one node at a time.
 
@@ -10,9 +10,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::identity::NodeId;
+use crate::time::Skew;
 
 /// The file with the node's number: decimal, on one line.
 const IDENTITY: &str = "identity";
+/// The file with the ensemble's rate relative to the node's local clock: in ppm, a decimal fraction, on one line.
+const DRIFT: &str = "drift";
+
+/// No oscillator is worse, or it could not be slewed either.
+const LARGEST_DRIFT: Skew = Skew::from_ppm(500);
 
 /// A directory with one node's state.
 #[derive(Clone, Debug)]
@@ -100,6 +106,31 @@ impl StateDir {
         Ok(node_id)
     }
 
+    /// The ensemble's rate relative to the node's local clock, as it was when it was last saved; `None` before the first time.
+    ///
+    /// # Errors
+    /// The file holds no rate that an oscillator could have, or cannot be read.
+    pub fn drift(&self) -> Result<Option<Skew>, StateError> {
+        let Some(text) = self.read(DRIFT)? else {
+            return Ok(None);
+        };
+        let ppm = text.trim_ascii().parse::<f64>().ok().filter(|ppm| ppm.is_finite());
+        let rate = ppm.map(|ppm| Skew::from_ratio(ppm / 1e6)).filter(|rate| rate.abs() <= LARGEST_DRIFT);
+        rate.map(Some).ok_or_else(|| StateError::Corrupt {
+            file: self.path.join(DRIFT),
+            expected: "an oscillator's rate (in ppm, between -500 and 500)",
+        })
+    }
+
+    /// Keeps the rate for the node's next life.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save_drift(&self, rate: Skew) -> Result<(), StateError> {
+        let rate = rate.clamped(LARGEST_DRIFT);
+        self.write(DRIFT, &format!("{:.6}\n", rate.as_ratio() * 1e6))
+    }
+
     /// A file's text, whatever its bytes: what is no UTF-8 is no number either. `None` when there is no such file.
     fn read(&self, name: &str) -> Result<Option<String>, StateError> {
         let file = self.path.join(name);
@@ -169,6 +200,24 @@ mod tests {
             let expected = format!("{} does not hold a node number", file.display());
             assert!(error.starts_with(&expected), "{error:?} for {bytes:?}");
             assert_eq!(fs::read(&file).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_drift_is_kept_to_the_millionth_part_of_a_ppm() {
+        let dir = TempDir::new().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        assert_eq!(state.drift().unwrap(), None);
+        for ppt in [0, 12_345_678, -83_000_001, 500_000_000] {
+            state.save_drift(Skew::from_ppt(ppt)).unwrap();
+            assert_eq!(state.drift().unwrap(), Some(Skew::from_ppt(ppt)));
+        }
+        state.save_drift(Skew::from_ppm(5_000)).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("drift")).unwrap(), "500.000000\n");
+        for text in ["", "fast", "nan", "inf", "500.1", "1 2"] {
+            fs::write(dir.path().join("drift"), text).unwrap();
+            let error = state.drift().unwrap_err().to_string();
+            assert!(error.contains("drift does not hold an oscillator's rate"), "{error:?} for {text:?}");
         }
     }
 

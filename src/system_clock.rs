@@ -32,6 +32,10 @@ const HORIZON: Span = Span::from_secs(4);
 /// what times itself by this clock has agreed to the slew only.
 const CATCH_UP_LIMIT: Skew = Skew::from_ppm(100);
 
+/// The clock is where our frequency took it, give or take this and what a tick unlike ours could do in the meantime. Farther off,
+/// and somebody else has set it.
+const FOREIGN_STEP: Span = Span::from_millis(10);
+
 /// What the kernel takes: one unit of 2^-16 ppm (15.3 parts per trillion) less than 500 ppm.
 const FREQUENCY_LIMIT: Skew = Skew::from_ppt(499_999_984);
 
@@ -113,6 +117,11 @@ pub enum SystemClockError {
         /// What the system said.
         error: io::Error,
     },
+    /// Somebody else has set it since the last call.
+    SetByOthers {
+        /// By so much; forwards when positive.
+        by: Span,
+    },
 }
 
 impl fmt::Display for SystemClockError {
@@ -125,6 +134,7 @@ impl fmt::Display for SystemClockError {
                 "--clock system needs the capability CAP_SYS_TIME on the machine itself; a user namespace (a rootless \
                  container) cannot have it",
             ),
+            Self::SetByOthers { by } => write!(f, "somebody else has set the machine's clock by {by}"),
             Self::Refused { attempt, error } => write!(f, "cannot {attempt} the machine's clock: {error}"),
         }
     }
@@ -134,7 +144,7 @@ impl std::error::Error for SystemClockError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Refused { error, .. } => Some(error),
-            Self::NoCapability | Self::UserNamespace => None,
+            Self::NoCapability | Self::UserNamespace | Self::SetByOthers { .. } => None,
         }
     }
 }
@@ -198,13 +208,18 @@ impl<S: Steering> SystemClock<S> {
     /// is, `target` where it ought to be. It jumps by `step`, if any, and never otherwise. Returns the frequency set.
     ///
     /// # Errors
-    /// The system refuses. The clock runs on as it was, except that a step may have been made.
+    /// The system refuses: the clock runs on as it was, except that a step may have been made. Or somebody else has set the clock:
+    /// nothing was done, and the next call takes it for new.
     pub fn follow(&mut self, pair: Pair, target: Target, step: Option<Span>) -> Result<Skew, SystemClockError> {
         let Pair { local, mut system, .. } = pair;
         let elapsed = match self.last {
             None => {
                 self.steering.take_over().map_err(refused("take over"))?;
                 Span::ZERO
+            }
+            Some(last) if let Some(by) = self.foreign_step(last, local, system) => {
+                self.let_go()?;
+                return Err(SystemClockError::SetByOthers { by });
             }
             Some(last) => {
                 self.measure_nominal(last, local, system);
@@ -224,6 +239,26 @@ impl<S: Steering> SystemClock<S> {
         let frequency = self.steering.set_frequency(wanted).map_err(refused("set the rate of"))?;
         self.last = Some(Followed { local, system, frequency, lasting_rate: target.lasting_rate });
         Ok(frequency)
+    }
+
+    /// Leaves the clock at the rate at which it agrees with the group, without a slew or catching up that nobody would end, until the
+    /// next [`SystemClock::follow`].
+    ///
+    /// # Errors
+    /// The system refuses: the clock keeps the rate that it has.
+    pub fn let_go(&mut self) -> Result<(), SystemClockError> {
+        if let Some(last) = self.last.take() {
+            self.steering.set_frequency(last.lasting_rate - self.nominal).map_err(refused("set the rate of"))?;
+        }
+        Ok(())
+    }
+
+    /// How far somebody else has set it, if anybody has.
+    fn foreign_step(&self, last: Followed, local: LocalTime, system: Time) -> Option<Span> {
+        let elapsed = local - last.local;
+        let expected = elapsed + (self.nominal + last.frequency).over(elapsed);
+        let by = (system - last.system) - expected;
+        (by.abs() > FOREIGN_STEP + Skew::MAX.over(elapsed)).then_some(by)
     }
 
     /// Learns the nominal rate from how far the clock has come with the frequency it was given.
@@ -246,12 +281,10 @@ impl<S: Steering> SystemClock<S> {
     }
 }
 
-/// Leaves the clock at the rate at which it agrees with the group, without a slew or catching up that nobody would end.
 impl<S: Steering> Drop for SystemClock<S> {
     fn drop(&mut self) {
-        let Some(last) = self.last else { return };
-        if let Err(error) = self.steering.set_frequency(last.lasting_rate - self.nominal) {
-            log::error!("the machine's clock keeps the rate {}: {error}", last.frequency);
+        if let Err(error) = self.let_go() {
+            log::error!("the machine's clock keeps a rate that may not last: {error}");
         }
     }
 }
@@ -479,8 +512,8 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_sets_the_clock_does_not_change_what_we_think_of_its_rate() {
-        for by in [Span::from_millis(20), Span::from_millis(-300), Span::from_secs(7_200)] {
+    fn a_change_that_a_tick_could_have_made_once_does_not_change_what_we_think_of_the_rate() {
+        for by in [Span::from_millis(20), Span::from_millis(-80)] {
             let (kernel, mut clock, line) = machine(Span::ZERO, Skew::from_ppm(20));
             line.lead(&kernel, &mut clock, 5, SECOND);
             kernel.jump(by);
@@ -492,13 +525,21 @@ mod tests {
     }
 
     #[test]
-    fn jumps_that_no_tick_could_make_are_not_taken_for_one_however_often_they_come() {
-        let (kernel, mut clock, line) = machine(Span::ZERO, Skew::ZERO);
-        for by in [0, 3, 3, 3, -3, -3, 7_000_000_000, -7_000_000_000].map(Span::from_secs) {
-            line.lead(&kernel, &mut clock, 1, SECOND);
+    fn somebody_else_who_sets_the_clock_is_noticed_and_the_clock_let_go() {
+        let (kernel, mut clock, line) = machine(Span::from_millis(1), Skew::from_ppm(12));
+        line.lead(&kernel, &mut clock, 1, SECOND);
+        for by in [3, 3, -3, 7_000_000_000, -7_000_000_000].map(Span::from_secs) {
             kernel.jump(by);
+            let error = clock.follow(kernel.pair(), line.target(&kernel), None).unwrap_err();
+            assert_eq!(error.to_string(), format!("somebody else has set the machine's clock by {by}"));
+            assert_eq!(kernel.frequency(), Skew::from_ppm(12), "without the slew in progress");
+            // From where it is now.
+            let afresh = Line { from: kernel.pair(), ..line };
+            afresh.lead(&kernel, &mut clock, 2, SECOND);
             assert_eq!(clock.nominal, Skew::ZERO);
         }
+        kernel.jump(Span::from_millis(5));
+        clock.follow(kernel.pair(), line.target(&kernel), None).unwrap();
     }
 
     #[test]

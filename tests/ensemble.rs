@@ -7,7 +7,7 @@ use berkeleyd::clock::Applied;
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
 use berkeleyd::counters::DropReason;
-use berkeleyd::identity::NodeId;
+use berkeleyd::identity::{Incarnation, NodeId};
 use berkeleyd::protocol::Message;
 use berkeleyd::time::{Skew, Span};
 use support::{Fault, Network, address, group};
@@ -108,6 +108,28 @@ fn the_rate_does_not_jump_when_members_go() {
     network.run_for(Span::from_secs(60));
     let changed = network.members[MASTER].node.clock().rate() - rate;
     assert!(changed.abs() < Skew::from_ppm(1), "it changed by {changed}; the mean of the two left is 25 ppm off");
+}
+
+#[test]
+fn a_node_that_starts_afresh_keeps_its_rate_and_is_stepped_back() {
+    let faults: Vec<Fault> =
+        [0, 100, 60].iter().map(|ppm| Fault { offset: Span::ZERO, drift: Skew::from_ppm(*ppm) }).collect();
+    let mut network = ensemble(&faults);
+    network.run_until(Span::from_secs(60));
+    let now = network.now;
+    let member = &mut network.members[1];
+    let (local, rate, sent) = (member.local(now), member.node.clock().rate(), member.node.counters().clone());
+    assert!((rate - Skew::from_ppm(-47)).abs() < Skew::from_ppm(1), "relative to its own oscillator: {rate}");
+    let leapt = member.node.clock().read(local) + Span::from_secs(3_600);
+    member.node.restart(Incarnation::new(77_777), local, leapt);
+    assert_eq!((member.node.clock().rate(), member.node.counters().clone()), (rate, sent));
+    assert!(!member.node.is_synchronised(local));
+    network.run_for(Span::from_secs(3));
+    assert!(
+        network.spread(0..3) < Span::from_micros(50),
+        "an hour is no slew for a fresh start: {}",
+        network.spread(0..3)
+    );
 }
 
 #[test]

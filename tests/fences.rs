@@ -51,7 +51,8 @@ struct Subject {
 impl Subject {
     fn new(role: Role) -> Self {
         let config = NodeConfig { group: Some(group()), ..NodeConfig::new(NodeId::new(SLAVE), role) };
-        let node = Node::new(config, Incarnation::new(LIFE), NOW, Time::from_nanos(1_790_000_000_000_000_000));
+        let node =
+            Node::new(config, Incarnation::new(LIFE), NOW, Time::from_nanos(1_790_000_000_000_000_000), Skew::ZERO);
         let mut subject = Self { node, sent: Vec::new() };
         subject.drain(NOW);
         subject

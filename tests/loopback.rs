@@ -427,6 +427,26 @@ fn a_killed_slave_comes_back_under_its_number() {
 }
 
 #[test]
+fn what_a_node_learned_of_its_oscillator_is_there_in_its_next_life() {
+    let lab = Lab::new();
+    let _master = lab.join("master", "--role master");
+    let state = lab.path("state");
+    let options = format!("--role slave --inject-drift 80 --state-dir {}", state.display());
+    let mut slave = lab.join("slave", &options);
+    // The ensemble runs at the mean of the two.
+    lab.until("the skew is known", || (slave.look()?.skew_ppb + 40_000).abs().lt(&3_000).then_some(()));
+    slave.signal(Signal::SIGTERM);
+    assert_eq!(slave.end(&lab).0, Some(0));
+    let kept = fs::read_to_string(state.join("drift")).expect("it is kept");
+    assert!((kept.trim().parse::<f64>().expect("in ppm") + 40.0).abs() < 4.0, "half of what the two differ by: {kept}");
+    // Without a master nobody else can have told it.
+    let options = format!("{options} --bind 127.0.0.1:0 --peer 127.0.0.1:9");
+    let alone = lab.start("alone", &options);
+    let remembered = lab.until("it runs", || alone.look()).skew_ppb;
+    assert!((remembered + 40_000).abs() < 4_000, "{remembered} ppb");
+}
+
+#[test]
 fn a_restarted_master_is_followed_under_a_higher_term() {
     let lab = Lab::new();
     let slaves = ["one", "two"].map(|name| lab.join(name, "--role slave --inject-offset 90ms"));

@@ -31,16 +31,16 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
         ClockKind::Virtual => None,
         ClockKind::System => Some(SystemClock::open().map_err(failed)?),
     };
-    let node_id = match config.node.node_id() {
-        Some(given) => given,
-        None => {
+    let state_dir = config.state_dir.as_deref().map(StateDir::open).transpose().map_err(failed)?;
+    let node_id = match (config.node.node_id(), &state_dir) {
+        (Some(given), _) => given,
+        (None, Some(kept)) => {
             let drawn = NodeId::drawn(random_bits()?);
-            match &config.state_dir {
-                Some(path) => StateDir::open(path).and_then(|dir| dir.node_id(|| drawn)).map_err(failed)?,
-                None => drawn,
-            }
+            kept.node_id(|| drawn).map_err(failed)?
         }
+        (None, None) => NodeId::drawn(random_bits()?),
     };
+    let rate = state_dir.as_ref().map_or(Ok(None), StateDir::drift).map_err(failed)?.unwrap_or_default();
     let incarnation = Incarnation::drawn(random_bits()?);
     let addresses = Addresses { bind: config.bind, group: config.group, interface: config.interface };
     let sockets = Sockets::open(&addresses).map_err(failed)?;
@@ -48,8 +48,11 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     let node_config = config.node.into_config(node_id);
     let (role, domain, address) = (node_config.role, node_config.domain, sockets.local_addr());
     let start = clock.pair();
-    let node = Node::new(node_config, incarnation, start.local, start.system + config.inject_offset);
+    let node = Node::new(node_config, incarnation, start.local, start.system + config.inject_offset, rate);
     let mut event_loop = EventLoop::new(node, sockets, clock, system_clock).map_err(failed)?;
+    if let Some(state_dir) = state_dir {
+        event_loop.keep_drift_in(state_dir);
+    }
     match &config.status_socket {
         Some(path) => event_loop.show_status_at(path).map_err(failed)?,
         // Without the default one a node runs as well; one that was asked for has to be there.

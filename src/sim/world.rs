@@ -229,17 +229,28 @@ impl<'a> World<'a> {
         let Some(host) = self.hosts.get_mut(index) else {
             return;
         };
-        host.lives += 1;
+        let incarnation = host.next_incarnation(self.seed, index);
         let local = host.oscillator.local(self.now);
-        let mut identity = Random::stream(self.seed, Purpose::Node, index_number(index));
-        // Each life draws the next number of the node's own stream.
-        let incarnation = (0..host.lives).fold(0, |_, _| identity.number());
         let time = BEGINNING + self.now + host.offset;
         host.ahead = time.ahead_of(local);
-        host.node = Some(Node::new(host.config.clone(), Incarnation::drawn(incarnation), local, time));
+        host.node = Some(Node::new(host.config.clone(), incarnation, local, time, Skew::ZERO));
         host.wake = None;
         self.invariants.started(index);
         self.settle(index, local, recorder);
+    }
+
+    /// A suspended host finds out how long it slept, as the event loop does, and starts afresh.
+    fn awake(&mut self, index: usize, slept: Span) {
+        let Some(host) = self.hosts.get_mut(index) else {
+            return;
+        };
+        let incarnation = host.next_incarnation(self.seed, index);
+        let local = host.oscillator.local(self.now);
+        if let Some(node) = &mut host.node {
+            let time = node.clock().read(local) + slept;
+            node.restart(incarnation, local, time);
+            self.invariants.started(index);
+        }
     }
 
     /// The node's deadline may have come; an input since may have moved it.
@@ -500,7 +511,6 @@ impl<'a> World<'a> {
                         host.is_paused = true;
                         if fault.what == FaultKind::Suspend {
                             host.oscillator.stop(now, now + fault.lasting);
-                            self.invariants.jumped(node);
                         }
                     }
                 }
@@ -548,6 +558,12 @@ impl<'a> World<'a> {
                         continue;
                     };
                     host.is_paused = false;
+                    if fault.what == FaultKind::Suspend {
+                        self.awake(node, fault.lasting);
+                    }
+                    let Some(host) = self.hosts.get_mut(node) else {
+                        continue;
+                    };
                     let wake = Wake { at: self.now, shows: host.oscillator.local(self.now) };
                     host.wake = Some(wake);
                     for (from, bytes) in std::mem::take(&mut host.waiting) {
@@ -717,6 +733,13 @@ impl<'a> Cut<'a> {
 }
 
 impl Host {
+    /// Begins a life: each draws the next number of the node's own stream.
+    fn next_incarnation(&mut self, seed: u64, index: usize) -> Incarnation {
+        self.lives += 1;
+        let mut identity = Random::stream(seed, Purpose::Node, index_number(index));
+        Incarnation::drawn((0..self.lives).fold(0, |_, _| identity.number()))
+    }
+
     /// How late a stamp is taken.
     fn stamp_error(&mut self) -> Span {
         Span::from_secs_f64(self.stamps.exponential(self.stamp_noise))

@@ -116,7 +116,7 @@ impl Network {
         // Zeros lie apart, as those of machines that booted at different times do.
         let zero = i64::try_from(index).unwrap() * 1_000_000_000_000 + 5_000_000_000;
         let local = LocalTime::from_nanos(zero) + self.now + fault.drift.over(self.now);
-        let node = Node::new(config, Incarnation::new(incarnation), local, START + self.now + fault.offset);
+        let node = Node::new(config, Incarnation::new(incarnation), local, START + self.now + fault.offset, Skew::ZERO);
         self.members.push(Member { node, fault, zero, alive: true, lives: 0, events: Vec::new() });
         self.flush(index);
         index
@@ -128,7 +128,7 @@ impl Network {
         member.lives += 1;
         let config = member.node.config().clone();
         let incarnation = Incarnation::new(u64::try_from(index).unwrap() + 1_000 * (member.lives + 1));
-        member.node = Node::new(config, incarnation, member.local(self.now), START + self.now + offset);
+        member.node = Node::new(config, incarnation, member.local(self.now), START + self.now + offset, Skew::ZERO);
         member.alive = true;
         self.flush(index);
     }

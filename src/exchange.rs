@@ -35,6 +35,8 @@ pub struct Sample {
     pub offset: Offset,
     /// Round-trip time without the slave's turnaround. Not negative. The true offset lies within half of it.
     pub delay: Span,
+    /// From t1 to t4 on the master's local clock, the slave's turnaround included.
+    pub round_trip: Span,
 }
 
 impl Exchange {
@@ -52,7 +54,8 @@ impl Exchange {
         }
         let there = self.t2.offset_from(self.t1).ahead();
         let back = self.t3.offset_from(self.t4).ahead();
-        Some(Sample { at: self.t1 + round_trip.part(2), offset: Offset::new((there + back).half()), delay })
+        let offset = Offset::new((there + back).half());
+        Some(Sample { at: self.t1 + round_trip.part(2), offset, delay, round_trip })
     }
 }
 
@@ -73,6 +76,7 @@ mod tests {
             at: LocalTime::from_nanos(165),
             offset: Offset::new(Span::from_nanos(1000)),
             delay: Span::from_nanos(100),
+            round_trip: Span::from_nanos(130),
         };
         assert_eq!(sample, Some(expected));
     }

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | frames on the wire | [`protocol`] |
 //! | four stamps to an offset and a delay | [`exchange`] |
-//! | a window of them to offset and skew | [`estimator`] |
+//! | many of them to offset and skew | [`estimator`] |
 //! | which clocks are averaged, and how | [`average`] |
 //! | rounds: poll, average, correct | [`master`], [`member`] |
 //! | answer, correct, hold over | [`slave`] |

@@ -405,7 +405,7 @@ impl Member {
         }
     }
 
-    /// The smallest delay of the window, for the status.
+    /// The smallest delay since the path became longer, for the status.
     pub fn least_delay(&self) -> Option<Span> {
         self.estimator.least_delay()
     }

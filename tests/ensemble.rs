@@ -66,13 +66,16 @@ fn clocks_seconds_apart_and_drifting_agree_within_a_second_and_stay() {
     let mut network = ensemble(&faults);
     network.run_until(Span::from_secs(1));
     assert!(network.spread(0..17) < Span::from_millis(1), "after 1 s: {}", network.spread(0..17));
-    let mut worst = Span::ZERO;
-    network.run_until(Span::from_secs(5));
-    for _ in 0..600 {
-        network.run_for(Span::from_millis(100));
-        worst = worst.max(network.spread(0..17));
+    // At first nobody knows how much of a delay is queueing: 5 s after the start there are fourteen samples of each clock.
+    for (until, limit) in [(35, Span::from_micros(20)), (65, Span::from_micros(8))] {
+        let mut worst = Span::ZERO;
+        network.run_until(Span::from_secs(until - 30));
+        for _ in 0..300 {
+            network.run_for(Span::from_millis(100));
+            worst = worst.max(network.spread(0..17));
+        }
+        assert!(worst < limit, "in the 30 s until {until} s: {worst}");
     }
-    assert!(worst < Span::from_micros(15), "from 5 s to 65 s: {worst}");
     for index in 1..17 {
         let member = &network.members[index];
         let bound = member.node.clock().error_bound(member.local(network.now));

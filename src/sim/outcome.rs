@@ -211,7 +211,7 @@ impl Recorder {
     /// A recorder for one run. `keep_trace`: for a picture or a table, see [`Outcome::trace`].
     pub fn new(scenario: &Scenario, keep_trace: bool) -> Self {
         Self {
-            settling: Settling::new(scenario.limits.settle_below.unwrap_or(SETTLE_BELOW)),
+            settling: Settling::new(scenario.limits.settle_below.unwrap_or(SETTLE_BELOW), scenario.limits.judge_from),
             drag: Drag::default(),
             clocks: Vec::with_capacity(scenario.nodes.get()),
             trace: keep_trace.then(|| Trace::new(scenario)),

@@ -304,6 +304,9 @@ pub struct Limits {
     /// What counts as settled; 1 ms when absent.
     #[serde(deserialize_with = "maybe_duration")]
     pub settle_below: Option<Span>,
+    /// Figures are of the time after settling, but not before this.
+    #[serde(deserialize_with = "duration")]
+    pub judge_from: Span,
     /// Largest spread after settling.
     #[serde(deserialize_with = "maybe_duration")]
     pub max_spread: Option<Span>,

@@ -154,6 +154,8 @@ fn checks(scenario: &Scenario) -> Result<(), Mistake> {
             format!("must be numbers from 0 to {}, not {}", nodes - 1, stranger.copied().unwrap_or_default())
         })?;
     }
+    not_negative("limits.judge-from", limits.judge_from)?;
+    within("limits.judge-from", limits.judge_from < *duration, || "must be within the duration".to_owned())?;
     let spans = [
         ("limits.settle", limits.settle),
         ("limits.settle-below", limits.settle_below),

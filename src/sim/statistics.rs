@@ -137,6 +137,8 @@ pub(crate) fn maybe_millis<S: Serializer>(span: &Option<Span>, serializer: S) ->
 #[derive(Clone, Debug)]
 pub(crate) struct Settling {
     below: Span,
+    /// Figures are taken from then on.
+    from: Span,
     /// The spread seen last, settled or not.
     last: Option<Span>,
     settled: Option<Settled>,
@@ -151,9 +153,9 @@ struct Settled {
 }
 
 impl Settling {
-    /// Settled is what has a spread below this, and stays there.
-    pub(crate) fn new(below: Span) -> Self {
-        Self { below, last: None, settled: None }
+    /// Settled is what has a spread below this, and stays there. Figures are taken of what is settled, but not before `from`.
+    pub(crate) fn new(below: Span, from: Span) -> Self {
+        Self { below, from, last: None, settled: None }
     }
 
     /// One look at the ensemble. `clocks`: true error and published bound of all that count, two at least (or the only one there
@@ -171,7 +173,7 @@ impl Settling {
             let none = Sizes::default;
             self.settled = Some(Settled { since: at, spreads: none(), errors: none(), bounds: none() });
         }
-        if let Some(settled) = &mut self.settled {
+        if let Some(settled) = self.settled.as_mut().filter(|_| at >= self.from) {
             settled.spreads.record(spread);
             for (error, bound) in clocks {
                 settled.errors.record(*error);
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn nothing_settles_while_a_node_waits_for_its_first_correction() {
-        let mut settling = Settling::new(Span::from_millis(1));
+        let mut settling = Settling::new(Span::from_millis(1), Span::ZERO);
         let clocks = [(Span::ZERO, Span::ZERO), (Span::from_micros(10), Span::MAX)];
         settling.record(Span::from_secs(1), &clocks, false);
         assert_eq!(settling.since(), None);
@@ -313,23 +315,27 @@ mod tests {
     proptest! {
         #[test]
         fn figures_agree_with_a_naive_computation(
-            spreads in proptest::collection::vec(prop_oneof![0..1_000_i64, 0..1_200_000_i64], 1..400)
+            spreads in proptest::collection::vec(prop_oneof![0..1_000_i64, 0..1_200_000_i64], 1..400),
+            from in prop_oneof![Just(0_i64), 0..400_i64]
         ) {
             let below = Span::from_millis(1);
-            let mut settling = Settling::new(below);
+            let mut settling = Settling::new(below, Span::from_secs(from));
             for (at, spread) in (1..).zip(&spreads) {
                 let spread = Span::from_nanos(*spread);
                 settling.record(Span::from_secs(at), &[(spread, spread), (Span::ZERO, spread)], true);
             }
             let tail = spreads.iter().rev().take_while(|spread| **spread < below.as_nanos()).count();
             let start = spreads.len() - tail;
-            let expected: Vec<Span> = spreads[start..].iter().map(|nanos| Span::from_nanos(*nanos)).collect();
+            // The spread with index i is of second i + 1.
+            let judged = start.max(usize::try_from(from - 1).unwrap_or(0)).min(spreads.len());
+            let expected: Vec<Span> = spreads[judged..].iter().map(|nanos| Span::from_nanos(*nanos)).collect();
             let figures = settling.spread();
+            let since = (tail > 0).then(|| Span::from_secs(i64::try_from(start).unwrap() + 1));
+            prop_assert_eq!(settling.since(), since);
             prop_assert_eq!(figures.last, spreads.last().map(|nanos| Span::from_nanos(*nanos)));
             match naive(&expected) {
-                None => prop_assert_eq!((settling.since(), figures.rms), (None, None)),
+                None => prop_assert_eq!(figures.rms, None),
                 Some((rms, p99, max)) => {
-                    prop_assert_eq!(settling.since(), Some(Span::from_secs(i64::try_from(start).unwrap() + 1)));
                     let found = figures.rms.unwrap().as_secs_f64();
                     prop_assert!((found - rms).abs() <= 0.5e-9 + rms * 1e-9, "{} for {}", found, rms);
                     let excess = figures.p99.unwrap() - p99;

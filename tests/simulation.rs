@@ -58,6 +58,30 @@ fn every_scenario_keeps_its_limits_and_every_invariant() {
     }
 }
 
+/// One test for each fault of the core or of its watch that a seed brought to light: named for the symptom, see CHANGELOG.md.
+macro_rules! seeds_that_found_a_fault {
+    ($($symptom:ident: $scenario:literal, $seed:literal;)*) => {$(
+        #[test]
+        fn $symptom() {
+            assert_ok(&scenario($scenario), $seed);
+        }
+    )*};
+}
+
+seeds_that_found_a_fault! {
+    a_round_was_averaged_twice: "loss-20", 1;
+    the_rate_jumped_when_members_went: "partition-that-heals", 1;
+    a_restarted_slave_was_not_taken_back: "node-churn", 1;
+    a_longer_path_was_measured_by_the_old_one: "mixed-faults", 4;
+    an_answer_from_before_a_jump_was_averaged: "node-churn", 6;
+    a_clock_that_takes_no_corrections_drew_the_others: "mixed-faults", 5;
+    liars_that_seemed_to_obey_drew_the_others: "quiet-liars", 1;
+    the_first_seconds_skew_was_less_certain_than_was_said: "mixed-faults", 909;
+    a_late_request_was_dated_like_its_quick_response: "mixed-faults", 266;
+    a_correction_from_before_a_jump_was_held_against_its_bound: "mixed-faults", 911;
+    a_busy_network_belied_the_first_bounds: "busy-lan", 1048;
+}
+
 #[test]
 fn one_seed_is_one_run_to_the_last_byte() {
     let scenario = Scenario { duration: Span::from_secs(120), ..scenario("mixed-faults") };

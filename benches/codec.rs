@@ -57,8 +57,10 @@ fn response() -> Frame<'static> {
         error_bound: Span::from_micros(90),
         adjustment: 41,
         applied_round: Round::new(41),
+        previous: None,
         is_reference: false,
         is_synchronised: true,
+        is_stamped_near_the_wire: false,
     }))
 }
 
@@ -162,8 +164,8 @@ fn is_rate(ppt: i64) -> bool {
     (-RATE_LIMIT..=RATE_LIMIT).contains(&ppt)
 }
 
-by_hand!(PlainRequest, type 1, 112 bytes, { t1: i64 = 40..48 }, reserved [48..112], this => is_local_time(this.t1));
-by_hand!(PlainResponse, type 2, 112 bytes, {
+by_hand!(PlainRequest, type 1, 120 bytes, { t1: i64 = 40..48 }, reserved [48..120], this => is_local_time(this.t1));
+by_hand!(PlainResponse, type 2, 120 bytes, {
     t1: i64 = 40..48,
     t2: i64 = 48..56,
     t3: i64 = 56..64,
@@ -173,29 +175,32 @@ by_hand!(PlainResponse, type 2, 112 bytes, {
     error_bound: i64 = 88..96,
     adjustment: u32 = 96..100,
     applied_round: u32 = 100..104,
-    response_flags: u16 = 104..106,
-}, reserved [106..112], this => is_local_time(this.t1)
+    previous_t1: i64 = 104..112,
+    t3_late: u32 = 112..116,
+    response_flags: u16 = 116..118,
+}, reserved [118..120], this => is_local_time(this.t1)
     && is_local_time(this.t2)
     && is_local_time(this.t3)
     && is_span(this.ahead)
     && is_span(this.slew)
     && is_rate(this.rate)
-    && is_bound(this.error_bound));
+    && is_bound(this.error_bound)
+    && (this.t3_late == u32::MAX || is_local_time(this.previous_t1)));
 by_hand!(PlainAcknowledgement, type 4, 48 bytes, {
     adjustment: u32 = 40..44,
     outcome: u8 = 44..45,
 }, reserved [45..48], this => (1..=3).contains(&this.outcome));
-by_hand!(PlainJoin, type 5, 112 bytes, {
+by_hand!(PlainJoin, type 5, 120 bytes, {
     priority: i32 = 40..44,
     join_flags: u16 = 44..46,
     master: u64 = 48..56,
     master_incarnation: u64 = 56..64,
-}, reserved [46..48, 64..112], _this => true);
+}, reserved [46..48, 64..120], _this => true);
 by_hand!(PlainLeave, type 6, 48 bytes, {}, reserved [40..48], _this => true);
-by_hand!(PlainAnnounce, type 7, 112 bytes, {
+by_hand!(PlainAnnounce, type 7, 120 bytes, {
     interval: i64 = 40..48,
     priority: i32 = 48..52,
-}, reserved [52..112], this => is_span(this.interval) && this.interval > 0);
+}, reserved [52..120], this => is_span(this.interval) && this.interval > 0);
 /// The columns for one frame of fixed length.
 macro_rules! columns {
     ($module:ident, $frame:ident, $plain:ident, $len:literal) => {
@@ -283,9 +288,9 @@ macro_rules! columns {
     };
 }
 
-columns!(request_112, request, PlainRequest, 112);
-columns!(response_112, response, PlainResponse, 112);
+columns!(request_120, request, PlainRequest, 120);
+columns!(response_120, response, PlainResponse, 120);
 columns!(acknowledgement_48, acknowledgement, PlainAcknowledgement, 48);
-columns!(join_112, join, PlainJoin, 112);
+columns!(join_120, join, PlainJoin, 120);
 columns!(leave_48, leave, PlainLeave, 48);
-columns!(announce_112, announce, PlainAnnounce, 112);
+columns!(announce_120, announce, PlainAnnounce, 120);

@@ -51,7 +51,7 @@ pub enum Outgoing {
         /// The request that is answered.
         request: Request,
         /// When it arrived.
-        t2: LocalTime,
+        t2: Stamp,
         /// Its round.
         round: Round,
     },

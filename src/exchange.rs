@@ -16,7 +16,8 @@ use crate::time::{LocalTime, Offset, Span};
 /// The four stamps of a request and its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// The master sent the request; on the master's local clock.
+    /// The master sent the request; on the master's local clock. As near to the wire as is known, which need not be
+    /// what the request says.
     pub t1: LocalTime,
     /// The request arrived; on the slave's local clock.
     pub t2: LocalTime,

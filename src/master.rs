@@ -31,8 +31,9 @@ use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing};
 use crate::counters::DropReason;
 use crate::estimator::Judgement;
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::member::{Asking, BadResponse, Measured, Member, Peer, is_plausible};
+use crate::member::{Asked, Asking, BadResponse, Measured, Member, Peer, is_plausible};
 use crate::protocol::{Acknowledgement, Announce, Entry, Join, MAX_ENTRIES, Message, Outcome, Request, Response};
+use crate::stamp::Stamp;
 use crate::time::{LocalTime, Offset, Skew, Span, Time};
 use crate::timers::Timers;
 
@@ -90,7 +91,7 @@ enum Timer {
 struct Candidate {
     peer: Peer,
     since: LocalTime,
-    t1: Option<LocalTime>,
+    asked: Option<Asked>,
 }
 
 /// How far the ensemble has come.
@@ -175,16 +176,28 @@ impl Master {
     pub fn request(&mut self, to: SocketAddr, node: NodeId, incarnation: Incarnation, now: LocalTime) -> Request {
         let t1 = now.max(self.last_t1 + Span::from_nanos(1));
         self.last_t1 = t1;
+        let asked = Asked { t1, left: Stamp::user(t1) };
         let member = self.members.get_mut(&node);
         match member.filter(|member| (member.peer.incarnation, member.peer.address) == (incarnation, to)) {
-            Some(member) => member.request_sent(t1),
+            Some(member) => member.request_sent(asked),
             None => {
                 if let Some(candidate) = self.candidates.get_mut(&to) {
-                    candidate.t1 = Some(t1);
+                    candidate.asked = Some(asked);
                 }
             }
         }
         Request { t1 }
+    }
+
+    /// The request with this t1, to a node at `to`, left at `stamp`. One that has been answered or given up is of no
+    /// interest.
+    pub fn request_left(&mut self, to: SocketAddr, node: NodeId, t1: LocalTime, stamp: Stamp) {
+        let of_member = self.members.get_mut(&node).and_then(|member| member.asked_at(t1));
+        let of_candidate = self.candidates.get_mut(&to).and_then(|candidate| candidate.asked.as_mut());
+        // No two requests have the same t1.
+        for asked in of_member.into_iter().chain(of_candidate).filter(|asked| asked.t1 == t1) {
+            asked.left = stamp;
+        }
     }
 
     /// Takes in one legal frame of this domain from somebody else.
@@ -303,14 +316,14 @@ impl Master {
                 return;
             }
         }
-        self.candidates.insert(from, Candidate { peer, since: now, t1: None });
+        self.candidates.insert(from, Candidate { peer, since: now, asked: None });
         context.send(Outgoing::Request { to: from, node: peer.node, incarnation: peer.incarnation });
     }
 
     /// A candidate answered: it is where it says it is. A former life of it is forgotten, and its burst begins.
-    fn admit(&mut self, context: &mut Context, peer: Peer, t1: LocalTime, now: LocalTime) {
+    fn admit(&mut self, context: &mut Context, peer: Peer, asked: Asked, now: LocalTime) {
         let mut member = Member::new(peer, now);
-        member.request_sent(t1);
+        member.request_sent(asked);
         self.timers.cancel(Timer::Repeat(peer.node));
         self.timers.set(Timer::Ask(peer.node), now + BURST_PAUSE);
         self.members.insert(peer.node, member);
@@ -430,11 +443,11 @@ impl Master {
         let Arrival { from, stamp, now, header } = *arrival;
         if let Some(candidate) = self.candidates.get(&from)
             && (candidate.peer.node, candidate.peer.incarnation) == (header.sender, header.incarnation)
-            && candidate.t1 == Some(response.t1)
+            && let Some(asked) = candidate.asked.filter(|asked| asked.t1 == response.t1)
         {
             let peer = candidate.peer;
             self.candidates.remove(&from);
-            self.admit(context, peer, response.t1, now);
+            self.admit(context, peer, asked, now);
         }
         let Some(member) = self.members.get_mut(&header.sender) else {
             return context.drop_datagram(DropReason::Stranger, from);
@@ -443,7 +456,7 @@ impl Master {
             return context.drop_datagram(reason, from);
         }
         let was_silent = member.is_silent();
-        match member.answered(response, stamp.at) {
+        match member.answered(response, stamp) {
             Err(BadResponse::Unsolicited) => return context.drop_datagram(DropReason::Unsolicited, from),
             Err(BadResponse::Implausible) => return context.drop_datagram(DropReason::ImplausibleTimes, from),
             Ok(Judgement::Restarted) => context.tell(Event::LocalClockJumped { node: header.sender }),

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use crate::average::{Reading, Reason, Standing, Verdict};
 use crate::estimator::{Estimate, Estimator, Judgement};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Sample};
 use crate::identity::{Incarnation, NodeId, Round};
-use crate::protocol::{Acknowledgement, Entry, Join, Outcome, Response};
+use crate::protocol::{Acknowledgement, Departure, Entry, Join, Outcome, Response};
 use crate::round_trip::RoundTrip;
+use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Offset, Skew, Span, Time, WIRE_LIMIT};
 
 /// Requests in a newcomer's burst: enough that the quickest of them was hardly held up.
@@ -107,6 +108,26 @@ impl Report {
     }
 }
 
+/// A request whose answer is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// What it carries, and its answer gives back: its name.
+    pub t1: LocalTime,
+    /// When it left: `t1`, until somebody nearer to the wire says better.
+    pub left: Stamp,
+}
+
+/// An exchange whose true t3 the next response will bring, if all goes well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    /// The t1 on the wire, which names it.
+    t1: LocalTime,
+    /// With the t3 on the wire.
+    exchange: Exchange,
+    /// Who took the bluntest of the other three stamps.
+    stamps: StampSource,
+}
+
 /// A correction that was sent and not acknowledged yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -165,7 +186,10 @@ pub struct Member {
     agreeing: u32,
     /// What was known of its oscillator when it was last counted; `None` when it was not counted since.
     counted_with: Option<Estimate>,
-    unanswered: Vec<LocalTime>,
+    unanswered: Vec<Asked>,
+    held: Option<Held>,
+    /// Who took the bluntest stamp of the sample that was learned from last.
+    stamps: StampSource,
     estimator: Estimator,
     report: Option<Report>,
     /// What it has to report once it has taken the last correction that was sent to it; `None` before the first.
@@ -189,18 +213,25 @@ impl Member {
             agreeing: 0,
             counted_with: None,
             unanswered: Vec::with_capacity(UNANSWERED),
+            held: None,
+            stamps: StampSource::User,
             estimator: Estimator::new(),
             report: None,
             ordered: None,
         }
     }
 
-    /// A request with this t1 went out.
-    pub fn request_sent(&mut self, t1: LocalTime) {
+    /// A request goes out.
+    pub fn request_sent(&mut self, asked: Asked) {
         if self.unanswered.len() >= UNANSWERED {
             self.unanswered.remove(0);
         }
-        self.unanswered.push(t1);
+        self.unanswered.push(asked);
+    }
+
+    /// The request with this t1, if its answer is still waited for.
+    pub fn asked_at(&mut self, t1: LocalTime) -> Option<&mut Asked> {
+        self.unanswered.iter_mut().find(|asked| asked.t1 == t1)
     }
 
     /// A new round begins: it has to answer again, and what it did not acknowledge is stale. Tells whether it has just
@@ -220,17 +251,18 @@ impl Member {
         self.missed >= SILENT_ROUNDS
     }
 
-    /// Takes in its answer, which arrived at `t4`. Tells what the estimator made of the sample.
+    /// Takes in its answer, which arrived at `t4`, and learns from the exchange before if this answer brings its true t3. Tells what
+    /// became of the sample; one that waits for its own true t3 is kept for now.
     ///
     /// # Errors
     /// [`BadResponse`], and nothing has changed but that the request is answered.
-    pub fn answered(&mut self, response: &Response, t4: LocalTime) -> Result<Judgement, BadResponse> {
-        let waiting = self.unanswered.iter().position(|t1| *t1 == response.t1).ok_or(BadResponse::Unsolicited)?;
-        self.unanswered.remove(waiting);
-        let exchange = Exchange { t1: response.t1, t2: response.t2, t3: response.t3, t4 };
+    pub fn answered(&mut self, response: &Response, t4: Stamp) -> Result<Judgement, BadResponse> {
+        let waiting = self.unanswered.iter().position(|asked| asked.t1 == response.t1);
+        let Asked { t1, left } = self.unanswered.remove(waiting.ok_or(BadResponse::Unsolicited)?);
+        let exchange = Exchange { t1: left.at, t2: response.t2, t3: response.t3, t4: t4.at };
         let sample = exchange.sample().ok_or(BadResponse::Implausible)?;
-        self.round_trip.measure(t4 - response.t1);
-        self.last_heard = t4;
+        self.round_trip.measure(t4.at - t1);
+        self.last_heard = t4.at;
         self.missed = 0;
         self.peer.is_reference = response.is_reference;
         self.report = Some(Report {
@@ -240,17 +272,51 @@ impl Member {
             adjustment: response.adjustment,
             is_synchronised: response.is_synchronised,
         });
-        let judgement = self.estimator.push(sample);
-        match judgement {
-            Judgement::Kept => self.is_fresh = true,
-            Judgement::Suspect => {}
-            Judgement::Restarted => {
-                self.is_fresh = true;
-                self.agreeing = 0;
-                self.counted_with = None;
-            }
+        let earlier = self.held.take().and_then(|held| self.learn_held(held, response.previous));
+        let judgement = if response.previous.is_some() && self.agrees(sample) {
+            let t2 = if response.is_stamped_near_the_wire { StampSource::Kernel } else { StampSource::User };
+            self.held = Some(Held { t1, exchange, stamps: left.source.max(t2).max(t4.source) });
+            Judgement::Kept
+        } else {
+            self.learn(sample, StampSource::User)
+        };
+        self.is_fresh |= judgement != Judgement::Suspect;
+        if earlier != Some(Judgement::Restarted) && judgement != Judgement::Restarted {
+            return Ok(judgement);
         }
-        Ok(judgement)
+        self.agreeing = 0;
+        self.counted_with = None;
+        Ok(Judgement::Restarted)
+    }
+
+    /// Learns from an exchange that has waited for its true t3, with it if `previous` brings it, else with the one on the wire, which
+    /// makes the delay longer and so the sample lighter.
+    fn learn_held(&mut self, held: Held, previous: Option<Departure>) -> Option<Judgement> {
+        let Held { t1, exchange, stamps } = held;
+        let late = previous.filter(|departure| departure.t1 == t1).map(|departure| departure.late);
+        let completed = late.and_then(|late| Exchange { t3: exchange.t3 + late, ..exchange }.sample());
+        match completed {
+            Some(sample) => Some(self.learn(sample, stamps)),
+            None => Some(self.learn(exchange.sample()?, StampSource::User)),
+        }
+    }
+
+    fn learn(&mut self, sample: Sample, stamps: StampSource) -> Judgement {
+        self.stamps = stamps;
+        self.estimator.push(sample)
+    }
+
+    /// True when the sample can be true together with what is known; not when nothing is. Whatever cannot is learned from
+    /// at once: a clock that has jumped is not to be noticed an exchange later.
+    fn agrees(&self, sample: Sample) -> bool {
+        self.estimator.estimate(sample.at).is_some_and(|estimate| {
+            sample.offset.distance(estimate.offset) <= sample.delay.half() + estimate.error_bound
+        })
+    }
+
+    /// Who took the bluntest stamp of its last sample.
+    pub fn stamps(&self) -> StampSource {
+        self.stamps
     }
 
     /// A correction is sent to it, for the first time.

@@ -9,7 +9,8 @@
 //!   [`Node::poll_event`]. Then [`Node::poll_timeout`] says when to call [`Node::handle_timeout`] at the latest; a call that is
 //!   early, late or spurious does no harm.
 //! - The instant that `poll_transmit` is given becomes t1 or t3 of the frame, so it is to be read just before the call and the
-//!   frame sent at once.
+//!   frame sent at once. A driver that learns from somebody nearer to the wire when the frame left says so with
+//!   [`Node::handle_transmitted`], soon, late or never.
 
 use std::net::SocketAddr;
 
@@ -27,11 +28,23 @@ use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
 
 /// A datagram to be sent; its bytes are in the buffer that was given to [`Node::poll_transmit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Transmit {
     /// Where to.
     pub to: SocketAddr,
+    /// Given when the node wants to know when the datagram really left.
+    pub token: Option<TransmitToken>,
+}
+
+/// Names a datagram that was handed out, for [`Node::handle_transmitted`]. Nobody can tell twice when it left.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TransmitToken(Awaited);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Awaited {
+    Request { to: SocketAddr, node: NodeId, t1: LocalTime },
+    Response { t1: LocalTime },
 }
 
 #[derive(Debug)]
@@ -106,6 +119,16 @@ impl Node {
         Ok(frame)
     }
 
+    /// The datagram that `token` came with left at `stamp`, as somebody nearer to the wire than the driver says.
+    pub fn handle_transmitted(&mut self, token: TransmitToken, stamp: Stamp) {
+        match (token.0, &mut self.role) {
+            (Awaited::Request { to, node, t1 }, RoleState::Master(master)) => master.request_left(to, node, t1, stamp),
+            (Awaited::Response { t1 }, RoleState::Slave(slave)) => slave.response_left(t1, stamp),
+            // Sent in a role that the node no longer has.
+            (Awaited::Request { .. }, RoleState::Slave(_)) | (Awaited::Response { .. }, RoleState::Master(_)) => {}
+        }
+    }
+
     /// The time that [`Node::poll_timeout`] gave has come, or may have.
     pub fn handle_timeout(&mut self, now: LocalTime) {
         match &mut self.role {
@@ -129,9 +152,12 @@ impl Node {
         let no_round = Round::default();
         // Only one of these two holds entries that the message borrows.
         let entries_to_send;
+        let mut awaited = None;
         let (to, round, message) = match (outgoing, &mut self.role) {
             (Outgoing::Request { to, node, incarnation }, RoleState::Master(master)) => {
-                (to, master.round(), Message::Request(master.request(to, node, incarnation, now)))
+                let request = master.request(to, node, incarnation, now);
+                awaited = Some(Awaited::Request { to, node, t1: request.t1 });
+                (to, master.round(), Message::Request(request))
             }
             (Outgoing::Announce { to }, RoleState::Master(master)) => {
                 (to, master.round(), Message::Announce(master.announce(&self.context)))
@@ -141,6 +167,7 @@ impl Node {
                 (to, round, Message::Correction(Entries::Typed(&entries_to_send)))
             }
             (Outgoing::Response { to, request, t2, round }, RoleState::Slave(slave)) => {
+                awaited = Some(Awaited::Response { t1: request.t1 });
                 (to, round, Message::Response(slave.response(&self.context, &request, t2, now)))
             }
             (Outgoing::Acknowledgement { to, round, acknowledgement }, RoleState::Slave(_)) => {
@@ -170,7 +197,7 @@ impl Node {
         buffer.clear();
         self.context.counters.count_sent(message.kind());
         Frame { header, message }.encode(buffer);
-        Some(Transmit { to })
+        Some(Transmit { to, token: awaited.map(TransmitToken) })
     }
 
     /// The next thing worth telling; `None` when all is told.

@@ -42,6 +42,8 @@ const FLAG_AUTHENTICATED: u16 = 1;
 const FLAG_REFERENCE: u16 = 1;
 /// Response flag: the node has been corrected and its error bound is within what counts as agreeing.
 const FLAG_SYNCHRONISED: u16 = 1 << 1;
+/// Response flag: t2 was taken by the kernel or the network interface, not by the program.
+const FLAG_NEAR_THE_WIRE: u16 = 1 << 2;
 /// Join flag: the node receives what is sent to the multicast group.
 const FLAG_HEARS_GROUP: u16 = 1 << 2;
 
@@ -93,7 +95,7 @@ pub mod layout {
     /// What stands behind the body of an authenticated frame.
     pub const TRAILER: &[Field] = &[field("key_id", 0, 4), field("mac", 4, 16)];
     /// The body of a request.
-    pub const REQUEST: &[Field] = &[field("t1", 40, 8), field("reserved", 48, 64)];
+    pub const REQUEST: &[Field] = &[field("t1", 40, 8), field("reserved", 48, 72)];
     /// The body of a response.
     pub const RESPONSE: &[Field] = &[
         field("t1", 40, 8),
@@ -105,8 +107,10 @@ pub mod layout {
         field("error_bound", 88, 8),
         field("adjustment", 96, 4),
         field("applied_round", 100, 4),
-        field("response_flags", 104, 2),
-        field("reserved", 106, 6),
+        field("previous_t1", 104, 8),
+        field("t3_late", 112, 4),
+        field("response_flags", 116, 2),
+        field("reserved", 118, 2),
     ];
     /// The fixed part of a correction's body; entries follow.
     pub const CORRECTION: &[Field] = &[field("count", 40, 2), field("reserved", 42, 6)];
@@ -131,12 +135,12 @@ pub mod layout {
         field("reserved", 46, 2),
         field("master", 48, 8),
         field("master_incarnation", 56, 8),
-        field("reserved", 64, 48),
+        field("reserved", 64, 56),
     ];
     /// The body of a leave.
     pub const LEAVE: &[Field] = &[field("reserved", 40, 8)];
     /// The body of an announce.
-    pub const ANNOUNCE: &[Field] = &[field("interval", 40, 8), field("priority", 48, 4), field("reserved", 52, 60)];
+    pub const ANNOUNCE: &[Field] = &[field("interval", 40, 8), field("priority", 48, 4), field("reserved", 52, 68)];
 
     pub(super) const HEADER_END: usize = end_of(0, HEADER);
     pub(super) const TRAILER_END: usize = end_of(0, TRAILER);
@@ -193,6 +197,29 @@ pub struct Request {
     pub t1: LocalTime,
 }
 
+/// When the response before the one that says so really left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The `t1` that it carried: it names the exchange.
+    pub t1: LocalTime,
+    /// How much later than its `t3` it left. Not negative; what does not fit the field is not said.
+    pub late: Span,
+}
+
+impl Departure {
+    /// The largest number of the field says that nothing is known.
+    const NOT_KNOWN: u32 = u32::MAX;
+
+    /// The fields as they are written.
+    fn carried(departure: Option<Self>) -> (i64, u32) {
+        let fields = departure.and_then(|departure| {
+            let late = u32::try_from(departure.late.as_nanos()).ok().filter(|late| *late != Self::NOT_KNOWN)?;
+            Some((departure.t1.as_nanos(), late))
+        });
+        fields.unwrap_or((0, Self::NOT_KNOWN))
+    }
+}
+
 /// The slave's answer to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -214,10 +241,14 @@ pub struct Response {
     pub adjustment: u32,
     /// The round of this term whose correction the slave applied last; zero when none.
     pub applied_round: Round,
+    /// When the last response before this one left; `None` when nobody has told the slave.
+    pub previous: Option<Departure>,
     /// True when the slave has a time source of its own.
     pub is_reference: bool,
     /// True when the slave has been corrected and its error bound is small enough to claim agreement.
     pub is_synchronised: bool,
+    /// True when `t2` was taken by the kernel or the network interface.
+    pub is_stamped_near_the_wire: bool,
 }
 
 /// What one slave has to do to its clock.
@@ -496,6 +527,13 @@ impl Response {
         let error_bound = bound(body.get_i64(), "error_bound")?;
         let adjustment = body.get_u32();
         let applied_round = Round::new(body.get_u32());
+        let (previous_t1, late) = (body.get_i64(), body.get_u32());
+        let previous = match late {
+            Departure::NOT_KNOWN => None,
+            late => {
+                Some(Departure { t1: local_time(previous_t1, "previous_t1")?, late: Span::from_nanos(i64::from(late)) })
+            }
+        };
         let flags = body.get_u16();
         Ok(Self {
             t1,
@@ -507,8 +545,10 @@ impl Response {
             error_bound,
             adjustment,
             applied_round,
+            previous,
             is_reference: flags & FLAG_REFERENCE != 0,
             is_synchronised: flags & FLAG_SYNCHRONISED != 0,
+            is_stamped_near_the_wire: flags & FLAG_NEAR_THE_WIRE != 0,
         })
     }
 
@@ -523,7 +563,14 @@ impl Response {
         out.put_i64(carried(self.error_bound));
         out.put_u32(self.adjustment);
         out.put_u32(self.applied_round.get());
-        out.put_u16(flag(self.is_reference, FLAG_REFERENCE) | flag(self.is_synchronised, FLAG_SYNCHRONISED));
+        let (previous_t1, t3_late) = Departure::carried(self.previous);
+        out.put_i64(previous_t1);
+        out.put_u32(t3_late);
+        out.put_u16(
+            flag(self.is_reference, FLAG_REFERENCE)
+                | flag(self.is_synchronised, FLAG_SYNCHRONISED)
+                | flag(self.is_stamped_near_the_wire, FLAG_NEAR_THE_WIRE),
+        );
     }
 }
 
@@ -846,8 +893,10 @@ mod tests {
         error_bound: Span::from_nanos(7),
         adjustment: 8,
         applied_round: Round::new(9),
+        previous: Some(Departure { t1: LocalTime::from_nanos(10), late: Span::from_nanos(11) }),
         is_reference: false,
         is_synchronised: false,
+        is_stamped_near_the_wire: false,
     };
 
     const JOIN: Join = Join { priority: -1, is_reference: false, hears_group: false, master: None };
@@ -974,6 +1023,7 @@ mod tests {
             (kind::RESPONSE, 72, "slew", span),
             (kind::RESPONSE, 80, "rate", rate),
             (kind::RESPONSE, 88, "error_bound", bound),
+            (kind::RESPONSE, 104, "previous_t1", local_time),
             (kind::CORRECTION, entry + 16, "reference", local_time),
             (kind::CORRECTION, entry + 24, "correction", span),
             (kind::CORRECTION, entry + 32, "rate", rate),
@@ -1007,6 +1057,7 @@ mod tests {
             slew: Span::from_nanos(least),
             rate: Skew::ZERO - Skew::MAX,
             error_bound: Span::ZERO,
+            previous: Some(Departure { t1: LocalTime::from_nanos(0), late: Span::ZERO }),
             ..RESPONSE
         };
         let high = Response {
@@ -1017,6 +1068,10 @@ mod tests {
             slew: Span::from_nanos(most),
             rate: Skew::MAX,
             error_bound: Span::from_nanos(most),
+            previous: Some(Departure {
+                t1: LocalTime::from_nanos(most),
+                late: Span::from_nanos(i64::from(u32::MAX) - 1),
+            }),
             ..RESPONSE
         };
         let header = Header { term: Term::LIMIT, ..HEADER };
@@ -1052,7 +1107,7 @@ mod tests {
         // The bits that mean something, by the field they stand in.
         let known = |name| match name {
             "flags" => Some(FLAG_AUTHENTICATED),
-            "response_flags" => Some(FLAG_REFERENCE | FLAG_SYNCHRONISED),
+            "response_flags" => Some(FLAG_REFERENCE | FLAG_SYNCHRONISED | FLAG_NEAR_THE_WIRE),
             "join_flags" => Some(FLAG_REFERENCE | FLAG_HEARS_GROUP),
             _ => None,
         };
@@ -1085,8 +1140,11 @@ mod tests {
 
     #[test]
     fn each_flag_has_its_own_bit() {
-        for (is_reference, is_synchronised) in [(true, false), (false, true), (true, true)] {
-            let message = Message::Response(Response { is_reference, is_synchronised, ..RESPONSE });
+        for [is_reference, is_synchronised, is_stamped_near_the_wire] in
+            [[true, false, false], [false, true, false], [false, false, true], [true; 3]]
+        {
+            let message =
+                Message::Response(Response { is_reference, is_synchronised, is_stamped_near_the_wire, ..RESPONSE });
             let frame = Frame { header: HEADER, message };
             assert_eq!(Frame::decode(&bytes_of(&frame)), Ok(frame));
         }
@@ -1100,6 +1158,21 @@ mod tests {
     fn an_incarnation_without_a_master_is_ignored() {
         let frame = Frame { header: HEADER, message: Message::Join(JOIN) };
         assert_eq!(Frame::decode(&spoilt(kind::JOIN, 56, &[0, 0, 0, 0, 0, 0, 0, 9])), Ok(frame));
+    }
+
+    #[test]
+    fn a_departure_that_is_not_known_has_no_exchange() {
+        let unknown = Frame { header: HEADER, message: Message::Response(Response { previous: None, ..RESPONSE }) };
+        assert_eq!(Frame::decode(&bytes_of(&unknown)), Ok(unknown));
+        let mut bytes = bytes_of(&unknown);
+        bytes[104..112].copy_from_slice(&[0xFF; 8]);
+        assert_eq!(Frame::decode(&bytes), Ok(unknown));
+        // What the field cannot carry is not said, rather than said wrongly.
+        for late in [i64::MIN, -1, i64::from(u32::MAX), i64::MAX] {
+            let previous = Some(Departure { t1: LocalTime::from_nanos(10), late: Span::from_nanos(late) });
+            let message = Message::Response(Response { previous, ..RESPONSE });
+            assert_eq!(Frame::decode(&bytes_of(&Frame { header: HEADER, message })), Ok(unknown), "{late}");
+        }
     }
 
     #[test]
@@ -1154,9 +1227,11 @@ mod tests {
     fn responses() -> impl Strategy<Value = Response> {
         let times = (local_times(), local_times(), local_times());
         let clock = (spans(), spans(), rates(), bounds());
-        (times, clock, any::<(u32, u32, bool, bool)>()).prop_map(
-            |((t1, t2, t3), (ahead, slew, rate, error_bound), rest)| {
-                let (adjustment, applied_round, is_reference, is_synchronised) = rest;
+        let previous = prop::option::of((local_times(), 0..u32::MAX));
+        (times, clock, any::<(u32, u32, bool, bool, bool)>(), previous).prop_map(
+            |((t1, t2, t3), (ahead, slew, rate, error_bound), rest, previous)| {
+                let (adjustment, applied_round, is_reference, is_synchronised, is_stamped_near_the_wire) = rest;
+                let previous = previous.map(|(t1, late)| Departure { t1, late: Span::from_nanos(i64::from(late)) });
                 let applied_round = Round::new(applied_round);
                 Response {
                     t1,
@@ -1168,8 +1243,10 @@ mod tests {
                     error_bound,
                     adjustment,
                     applied_round,
+                    previous,
                     is_reference,
                     is_synchronised,
+                    is_stamped_near_the_wire,
                 }
             },
         )

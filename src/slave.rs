@@ -21,7 +21,10 @@ use crate::clock::{Applied, Correction};
 use crate::context::{Arrival, Context, Event, Outgoing, SILENCE};
 use crate::counters::DropReason;
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::protocol::{Acknowledgement, Announce, Entries, Entry, Header, Join, Message, Outcome, Request, Response};
+use crate::protocol::{
+    Acknowledgement, Announce, Departure, Entries, Entry, Header, Join, Message, Outcome, Request, Response,
+};
+use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Span};
 use crate::timers::Timers;
 
@@ -70,6 +73,15 @@ enum State {
     Following(Following),
 }
 
+/// The response that was sent last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sent {
+    t1: LocalTime,
+    t3: LocalTime,
+    /// How much later than `t3` it left, once that is known.
+    late: Option<Span>,
+}
+
 /// The slave role of a node.
 #[derive(Debug)]
 pub struct Slave {
@@ -78,6 +90,7 @@ pub struct Slave {
     mastership: Option<Mastership>,
     timers: Timers<Timer>,
     last_join: Option<LocalTime>,
+    last_response: Option<Sent>,
 }
 
 impl Slave {
@@ -85,7 +98,13 @@ impl Slave {
     pub fn new(now: LocalTime) -> Self {
         let mut timers = Timers::default();
         timers.set(Timer::Join, now);
-        Self { state: State::Listening { pause: JOIN_PAUSE }, mastership: None, timers, last_join: None }
+        Self {
+            state: State::Listening { pause: JOIN_PAUSE },
+            mastership: None,
+            timers,
+            last_join: None,
+            last_response: None,
+        }
     }
 
     /// The master that is followed, if one is heard.
@@ -165,23 +184,35 @@ impl Slave {
         }
     }
 
-    /// The response of this instant to a request that arrived at `t2`.
-    pub fn response(&self, context: &Context, request: &Request, t2: LocalTime, t3: LocalTime) -> Response {
+    /// The response of this instant to a request that arrived at `t2`. It tells when the one before it left.
+    pub fn response(&mut self, context: &Context, request: &Request, t2: Stamp, t3: LocalTime) -> Response {
         let clock = &context.clock;
         // A lie for tests and demonstrations, zero in honest nodes: see `NodeConfig::lie`.
         let lie = context.config.lie;
+        let t1 = request.t1;
+        let sent = Sent { t1, t3: t3.max(t2.at), late: None };
+        let previous = self.last_response.replace(sent);
         Response {
-            t1: request.t1,
-            t2,
-            t3: t3.max(t2),
+            t1,
+            t2: t2.at,
+            t3: sent.t3,
             ahead: clock.read(t3).ahead_of(t3) + lie,
             slew: clock.slew(t3),
             rate: clock.rate(),
             error_bound: clock.error_bound(t3),
             adjustment: clock.adjustment(),
             applied_round: self.applied_round(),
+            previous: previous.and_then(|sent| Some(Departure { t1: sent.t1, late: sent.late? })),
             is_reference: context.config.is_reference,
             is_synchronised: context.is_synchronised(t3),
+            is_stamped_near_the_wire: t2.source < StampSource::User,
+        }
+    }
+
+    /// The response that carried this t1 left at `stamp`. Only that of the last one is of use.
+    pub fn response_left(&mut self, t1: LocalTime, stamp: Stamp) {
+        if let Some(sent) = self.last_response.as_mut().filter(|sent| sent.t1 == t1) {
+            sent.late = Some(stamp.at - sent.t3).filter(|late| late.is_forward());
         }
     }
 
@@ -229,7 +260,7 @@ impl Slave {
                 if let State::Following(following) = &mut self.state {
                     following.last_request = Some(now);
                 }
-                context.send(Outgoing::Response { to: from, request: *request, t2: stamp.at, round: header.round });
+                context.send(Outgoing::Response { to: from, request: *request, t2: stamp, round: header.round });
             }
             Err(reason) => self.drop_of_master(context, arrival, reason),
         }

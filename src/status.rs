@@ -46,7 +46,7 @@ pub struct Status {
     pub skew_ppb: i64,
     /// How many corrections it has applied.
     pub adjustment: u32,
-    /// Who takes its stamps.
+    /// Who takes its stamps: `hardware`, `kernel` (arrivals and departures, of late) or `user`.
     pub timestamping: String,
     /// The last correction that it refused; null when none.
     pub refused_correction_ns: Option<i64>,
@@ -122,6 +122,8 @@ pub struct PeerStatus {
     pub error_bound_ns: i64,
     /// How far `offset_ns` is likely to be wrong (one standard deviation).
     pub offset_error_ns: i64,
+    /// Who took the stamps of its last sample, at both ends; the bluntest of the four counts.
+    pub timestamping: String,
     /// Its clock is averaged.
     pub counted: bool,
     /// Why not, in a word; null when it is.
@@ -183,12 +185,7 @@ impl Status {
             slew_ns: clock.slew(now).as_nanos(),
             skew_ppb: clock.rate().as_ppb(),
             adjustment: clock.adjustment(),
-            timestamping: match driver.timestamping {
-                StampSource::Hardware => "hardware",
-                StampSource::Kernel => "kernel",
-                StampSource::User => "user",
-            }
-            .to_owned(),
+            timestamping: driver.timestamping.name().to_owned(),
             refused_correction_ns: node.refused_correction().map(Span::as_nanos),
             clock: ClockStatus {
                 kind: driver.clock_kind.to_owned(),
@@ -229,6 +226,7 @@ impl PeerStatus {
             skew_ppb: measured.estimate.skew.as_ppb(),
             error_bound_ns: measured.estimate.error_bound.as_nanos(),
             offset_error_ns: measured.estimate.offset_error.as_nanos(),
+            timestamping: member.stamps().name().to_owned(),
             counted: reason.is_none(),
             reason: reason.map(str::to_owned),
             last_heard_ms: (now - member.last_heard).max(Span::ZERO).as_nanos() / 1_000_000,

@@ -229,7 +229,7 @@ fn frames_for_others_and_of_oneself_are_dropped_first() {
         node.drops(DropReason::OwnFrame, at(1), &bytes(own, Message::Leave));
         node.drops(DropReason::DuplicateNodeId, at(1), &bytes(header(SLAVE, 9, 0), Message::Leave));
         node.drops(DropReason::TooShort, at(1), b"BK");
-        node.drops(DropReason::Magic, at(1), &[0; 112]);
+        node.drops(DropReason::Magic, at(1), &[0; 120]);
         let mut trailing = announce(9).to_vec();
         trailing.push(0);
         node.drops(DropReason::Length, at(1), &trailing);
@@ -286,8 +286,10 @@ fn response(t1: LocalTime) -> Response {
         error_bound: Span::MAX,
         adjustment: 0,
         applied_round: Round::default(),
+        previous: None,
         is_reference: false,
         is_synchronised: false,
+        is_stamped_near_the_wire: false,
     }
 }
 

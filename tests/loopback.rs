@@ -320,6 +320,7 @@ fn the_json_status_keeps_its_contract(node: &Daemon, role: RoleName) {
         all(&["node_id", "delay_ns", "error_bound_ns", "last_heard_ms", "retransmissions"], Value::is_u64);
         all(&["offset_ns", "skew_ppb"], Value::is_i64);
         assert!(peer["counted"].is_boolean() && peer["reason"].is_null(), "{peer}");
+        assert!(["kernel", "user"].map(Value::from).contains(&peer["timestamping"]), "{peer}");
         assert!(peer["address"].as_str().is_some_and(|text| text.parse::<SocketAddr>().is_ok()), "{peer}");
     }
 }
@@ -338,7 +339,7 @@ fn the_status_is_readable(master: &Daemon, slave: &Daemon) {
         assert!(of_slave.contains(phrase), "{phrase:?}:\n{of_slave}");
     }
     let of_master = text(master);
-    let heads = ["slave", "address", "offset", "± at most", "delay", "skew", "heard", "counted"];
+    let heads = ["slave", "address", "offset", "± at most", "delay", "skew", "stamps", "heard", "counted"];
     for phrase in [&format!("node         {id} at 127.0.0.1:"), "role         master, term 1"].into_iter().chain(heads)
     {
         assert!(of_master.contains(phrase), "{phrase:?}:\n{of_master}");
@@ -700,8 +701,10 @@ impl Actor {
             error_bound: Span::MAX,
             adjustment: 0,
             applied_round: Round::default(),
+            previous: None,
             is_reference: false,
             is_synchronised: false,
+            is_stamped_near_the_wire: false,
         };
         lie(&mut response);
         Message::Response(response)
@@ -866,7 +869,7 @@ fn garbage(actor: &Actor) -> Vec<(DropReason, Vec<u8>)> {
         (DropReason::TooShort, Vec::new()),
         (DropReason::TooShort, b"hello".to_vec()),
         (DropReason::TooShort, leave[..39].to_vec()),
-        (DropReason::Magic, vec![0; 112]),
+        (DropReason::Magic, vec![0; 120]),
         (DropReason::Magic, vec![0xff; 1_452]),
         (DropReason::Magic, vec![7; 60_000]),
         (DropReason::OtherDomain, patched(&leave, 8, &[0xff; 4])),

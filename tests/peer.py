@@ -26,6 +26,7 @@ TRAILER_SIZE = 20
 MAX_ENTRIES = 24
 LIMIT = 2**62 - 1
 NOT_KNOWN = 2**63 - 1
+LATE_NOT_KNOWN = 2**32 - 1  # t3_late: these stamps are taken in user space, and nobody tells when a frame left
 PPT = 10**12
 SECOND = 10**9
 MAX_SLEW_PPT = 500 * 10**6
@@ -75,14 +76,15 @@ HEADER = Layout("Header", ">2sBBHHIIQQQ", magic="any", version="any", type="any"
 ENTRY = Layout("Entry", ">QQqqqqII", node="any", node_incarnation="any", reference="local", correction="span",
                rate="rate", error_bound="bound", rate_error="any", adjustment="any")
 BODIES = {
-    REQUEST: Layout("Request", ">q64x", t1="local"),
-    RESPONSE: Layout("Response", ">7q2IH6x", t1="local", t2="local", t3="local", ahead="span", slew="span",
-                     rate="rate", error_bound="bound", adjustment="any", applied_round="any", response_flags="any"),
+    REQUEST: Layout("Request", ">q72x", t1="local"),
+    RESPONSE: Layout("Response", ">7q2IqIH2x", t1="local", t2="local", t3="local", ahead="span", slew="span",
+                     rate="rate", error_bound="bound", adjustment="any", applied_round="any", previous_t1="any",
+                     t3_late="any", response_flags="any"),
     CORRECTION: Layout("Correction", ">H6x", count="any"),
     ACKNOWLEDGEMENT: Layout("Acknowledgement", ">IB3x", adjustment="any", outcome="outcome"),
-    JOIN: Layout("Join", ">iH2xQQ48x", priority="any", join_flags="any", master="any", master_incarnation="any"),
+    JOIN: Layout("Join", ">iH2xQQ56x", priority="any", join_flags="any", master="any", master_incarnation="any"),
     LEAVE: Layout("Leave", ">8x"),
-    ANNOUNCE: Layout("Announce", ">qi60x", interval="interval", priority="any"),
+    ANNOUNCE: Layout("Announce", ">qi68x", interval="interval", priority="any"),
 }
 
 Frame = namedtuple("Frame", "header body entries")
@@ -288,7 +290,7 @@ class Slave:
         t3 = self._local.now()
         self._send(self._master.address, RESPONSE, header.round, t1, arrival, t3, clock.read(t3) - t3, clock.slew(t3),
                    clock.rate, clock.error_bound(t3), self._adjustment(), self._applied_round,
-                   SYNCHRONISED if self.applied else 0)
+                   0, LATE_NOT_KNOWN, SYNCHRONISED if self.applied else 0)
         self._asked = self._timer()
         if self._joining:
             self._joining = False

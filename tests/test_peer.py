@@ -22,7 +22,8 @@ PEER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peer.py")
 MASTER_NODE, MASTER_INCARNATION, SLAVE_NODE = 7, 77, 9
 RESPONSE_FIELDS = [("t1", ">q", 40), ("t2", ">q", 48), ("t3", ">q", 56), ("ahead", ">q", 64), ("slew", ">q", 72),
                    ("rate", ">q", 80), ("error_bound", ">q", 88), ("adjustment", ">I", 96),
-                   ("applied_round", ">I", 100), ("response_flags", ">H", 104)]
+                   ("applied_round", ">I", 100), ("previous_t1", ">q", 104), ("t3_late", ">I", 112),
+                   ("response_flags", ">H", 116)]
 
 
 def field(data, form, offset):
@@ -40,11 +41,11 @@ def frame(kind, length, *fields, round_=0, term=1, sender=MASTER_NODE, incarnati
 
 
 def request(*fields, t1=1000, **header):
-    return frame(1, 112, (">q", 40, t1), *fields, **header)
+    return frame(1, 120, (">q", 40, t1), *fields, **header)
 
 
 def announce(*fields, interval=peer.SECOND, **header):
-    return frame(7, 112, (">q", 40, interval), *fields, **header)
+    return frame(7, 120, (">q", 40, interval), *fields, **header)
 
 
 def entry(node, incarnation, reference, correction=0, rate=0, error_bound=0, rate_error=0, adjustment=0):
@@ -112,7 +113,7 @@ class SlaveTest(unittest.TestCase):
 
     def ask(self, **header):
         self.send(request(**header))
-        data = self.assert_answered(2, 112)
+        data = self.assert_answered(2, 120)
         return {name: field(data, form, offset) for name, form, offset in RESPONSE_FIELDS}
 
     def entry(self, **values):
@@ -129,13 +130,13 @@ class SlaveTest(unittest.TestCase):
 class Joining(SlaveTest):
     def test_layout(self):
         self.slave.run_timers()
-        data = self.assert_answered(5, 112)
-        self.assertEqual(data[4:6] + data[8:24] + data[40:], bytes(2 + 16 + 72))
+        data = self.assert_answered(5, 120)
+        self.assertEqual(data[4:6] + data[8:24] + data[40:], bytes(2 + 16 + 80))
 
     def test_repeats_with_doubling_delay(self):
         for delay in (0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
             self.slave.run_timers()
-            self.assert_answered(5, 112)
+            self.assert_answered(5, 120)
             self.now += delay - 0.01
             self.slave.run_timers()
             self.assert_silent()
@@ -143,9 +144,9 @@ class Joining(SlaveTest):
 
     def test_ends_when_asked(self):
         self.slave.run_timers()
-        self.assert_answered(5, 112)
+        self.assert_answered(5, 120)
         self.assertEqual([event["event"] for event in self.send(request())], ["following", "joined", "request"])
-        self.assert_answered(2, 112)
+        self.assert_answered(2, 120)
         self.now = 0.9
         self.slave.run_timers()
         self.assert_silent()
@@ -154,13 +155,13 @@ class Joining(SlaveTest):
         self.ask(term=5)
         self.now = 1.0
         self.slave.run_timers()
-        data = self.assert_answered(5, 112)
+        data = self.assert_answered(5, 120)
         self.assertEqual([field(data, ">Q", offset) for offset in (16, 48, 56)], [5, MASTER_NODE, MASTER_INCARNATION])
         self.ask(term=5)
         self.now = 1.5
         self.assertEqual(self.send(frame(6, 48, term=5)), [{"event": "lost", "reason": "leave"}])
         self.slave.run_timers()
-        self.assert_answered(5, 112)
+        self.assert_answered(5, 120)
 
     def test_announces_of_a_master_that_does_not_ask(self):
         self.ask()
@@ -169,7 +170,7 @@ class Joining(SlaveTest):
             self.assert_silent()
         self.now = 1.5
         self.send(announce(interval=peer.SECOND // 2))
-        self.assert_answered(5, 112)
+        self.assert_answered(5, 120)
         self.now = 1.59
         self.send(announce(interval=peer.SECOND // 2))
         self.assert_silent()
@@ -183,7 +184,7 @@ class Following(SlaveTest):
         self.assertEqual(self.ask(term=3)["applied_round"], 4)
         self.send(announce(term=4, sender=8, incarnation=88))
         self.slave.run_timers()
-        self.assertEqual(field(self.assert_answered(5, 112), ">Q", 48), 8)
+        self.assertEqual(field(self.assert_answered(5, 120), ">Q", 48), 8)
         self.assert_dropped("stale_term", request(term=3))
         self.assert_dropped("stale_term", request(term=4))
         response = self.ask(term=4, sender=8, incarnation=88)
@@ -200,7 +201,7 @@ class Following(SlaveTest):
         for term, incarnation in ((2, MASTER_INCARNATION), (3, 78)):
             self.now += 0.5
             self.assert_dropped("stale_term", announce(term=term, incarnation=incarnation))
-            self.assertEqual(field(self.assert_answered(5, 112), ">Q", 16), 3)
+            self.assertEqual(field(self.assert_answered(5, 120), ">Q", 16), 3)
 
     def test_term_zero_is_never_followed(self):
         self.assert_dropped("stale_term", request(term=0))
@@ -210,19 +211,19 @@ class Answering(SlaveTest):
     def test_response(self):
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
         self.send(request(t1=123456789, round_=6, term=2))
-        data = self.assert_answered(2, 112)
+        data = self.assert_answered(2, 120)
         after = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
         self.assertEqual((field(data, ">I", 12), field(data, ">Q", 16)), (6, 2))
         response = {name: field(data, form, offset) for name, form, offset in RESPONSE_FIELDS}
         self.assertTrue(before <= response["t2"] <= response["t3"] <= after)
         self.assertLess(abs(response["t3"] + response["ahead"] - time.time_ns()), peer.SECOND)
         rest = [response[name] for name, _, _ in RESPONSE_FIELDS if name not in ("t2", "t3", "ahead")]
-        self.assertEqual(rest, [123456789, 0, 0, 2**63 - 1, 0, 0, 0])
-        self.assertEqual(data[106:], bytes(6))
+        self.assertEqual(rest, [123456789, 0, 0, 2**63 - 1, 0, 0, 0, 2**32 - 1, 0])
+        self.assertEqual(data[118:], bytes(2))
 
     def test_reserved_bits_are_ignored(self):
         self.send(request((">H", 4, 0xFFFE), (">Q", 48, 2**64 - 1)))
-        self.assert_answered(2, 112)
+        self.assert_answered(2, 120)
 
 
 class Correcting(SlaveTest):
@@ -315,19 +316,19 @@ class Dropping(SlaveTest):
                 ("too_short", b""),
                 ("magic", request((">H", 0, 0x424C))),
                 ("version", request((">B", 2, 2))),
-                ("type", frame(0, 112)),
-                ("type", frame(8, 112)),
-                ("length", request()[:111]),
+                ("type", frame(0, 120)),
+                ("type", frame(8, 120)),
+                ("length", request()[:119]),
                 ("length", request() + b"\0"),
-                ("length", request((">H", 6, 111))),
-                ("length", frame(1, 113)),
+                ("length", request((">H", 6, 119))),
+                ("length", frame(1, 121)),
                 ("length", frame(1, 40)),
                 ("length", request((">H", 4, 1))),
                 ("length", correction(1, good_entry, good_entry)[:104]),
                 ("length", frame(3, 104, (">H", 40, 2))),
                 ("count", correction(1)),
                 ("count", correction(1, *[good_entry] * 25)),
-                ("authenticated", frame(1, 132, (">H", 4, 1))),
+                ("authenticated", frame(1, 140, (">H", 4, 1))),
                 ("out_of_range", request(t1=-1)),
                 ("out_of_range", request(t1=2**62)),
                 ("out_of_range", request(term=2**48 + 1)),
@@ -340,7 +341,7 @@ class Dropping(SlaveTest):
                 ("out_of_range", frame(4, 48)),
                 ("own_frame", request(sender=SLAVE_NODE, incarnation=self.slave.incarnation)),
                 ("duplicate_node_id", request(sender=SLAVE_NODE, incarnation=self.slave.incarnation + 1)),
-                ("wrong_role", frame(5, 112)),
+                ("wrong_role", frame(5, 120)),
                 ("stranger", correction(1, good_entry))):
             with self.subTest(reason):
                 self.assert_dropped(reason, data)

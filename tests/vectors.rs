@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Entries, Entry, Field, Frame, HEADER_LEN, Header, Join, MAX_ENTRIES, MAX_FRAME_LEN,
-    Message, Outcome, Request, Response, TRAILER_LEN, correction_len, layout,
+    Acknowledgement, Announce, Departure, Entries, Entry, Field, Frame, HEADER_LEN, Header, Join, MAX_ENTRIES,
+    MAX_FRAME_LEN, Message, Outcome, Request, Response, TRAILER_LEN, correction_len, layout,
 };
 use berkeleyd::time::{LocalTime, Skew, Span, WIRE_LIMIT};
 use bytes::BytesMut;
@@ -69,6 +69,13 @@ impl Group {
 
     fn skew(&self, name: &str) -> Result<Skew, String> {
         self.number(name).map(Skew::from_ppt)
+    }
+
+    /// What a response says of the one before; nothing when the field has its largest number.
+    fn departure(&self) -> Result<Option<Departure>, String> {
+        let late: u32 = self.number("t3_late")?;
+        let (t1, span) = (self.local_time("previous_t1")?, Span::from_nanos(late.into()));
+        Ok((late != u32::MAX).then_some(Departure { t1, late: span }))
     }
 
     /// True when the bit of a field of flags is set.
@@ -230,8 +237,10 @@ impl Vector {
                 error_bound: frame.span("error_bound")?,
                 adjustment: frame.number("adjustment")?,
                 applied_round: Round::new(frame.number("applied_round")?),
+                previous: frame.departure()?,
                 is_reference: frame.has_bit("response_flags", 0)?,
                 is_synchronised: frame.has_bit("response_flags", 1)?,
+                is_stamped_near_the_wire: frame.has_bit("response_flags", 2)?,
             }),
             3 => Message::Correction(Entries::Typed(entries)),
             4 => Message::Acknowledgement(Acknowledgement {

@@ -731,7 +731,7 @@ mod tests {
         let peer = |(node_id, reason): (u64, &Option<&str>)| {
             serde_json::json!({
                 "node_id": node_id, "incarnation": 1, "address": "127.0.0.1:1", "offset_ns": 0, "delay_ns": 0,
-                "skew_ppb": 0, "error_bound_ns": 0, "offset_error_ns": 0, "counted": reason.is_none(),
+                "skew_ppb": 0, "error_bound_ns": 0, "offset_error_ns": 0, "timestamping": "kernel", "counted": reason.is_none(),
                 "reason": reason, "last_heard_ms": 0, "retransmissions": 0,
             })
         };

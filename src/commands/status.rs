@@ -143,7 +143,7 @@ fn table(peers: &[PeerStatus]) -> String {
     if peers.is_empty() {
         return "no slaves\n".to_owned();
     }
-    let header = ["slave", "address", "offset", "± at most", "delay", "skew", "heard", "counted"];
+    let header = ["slave", "address", "offset", "± at most", "delay", "skew", "stamps", "heard", "counted"];
     let rows = peers.iter().map(|peer| {
         [
             peer.node_id.to_string(),
@@ -152,11 +152,12 @@ fn table(peers: &[PeerStatus]) -> String {
             Span::from_nanos(peer.error_bound_ns).to_string(),
             Span::from_nanos(peer.delay_ns).to_string(),
             Skew::from_ppb(peer.skew_ppb).to_string(),
+            peer.timestamping.clone(),
             format!("{} ago", Span::from_millis(peer.last_heard_ms)),
             peer.reason.as_ref().map_or_else(|| "yes".to_owned(), |reason| format!("no: {reason}")),
         ]
     });
-    let rows: Vec<[String; 8]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
+    let rows: Vec<[String; 9]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
@@ -165,7 +166,7 @@ fn table(peers: &[PeerStatus]) -> String {
     for row in &rows {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
             // Texts to the left, numbers to the right.
-            0 | 1 | 7 => format!("{cell:<width$}"),
+            0 | 1 | 6 | 8 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         });
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());

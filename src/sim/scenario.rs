@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use serde::{Deserialize, Deserializer};
 
 use crate::average::Average;
+use crate::stamp::StampSource;
 use crate::time::Span;
 
 /// One scenario.
@@ -82,13 +83,17 @@ pub struct ClockModel {
     /// The clock is read in steps of this.
     #[serde(deserialize_with = "duration")]
     pub granularity: Span,
-    /// Error of a stamp: it is late by an exponentially distributed time with this mean (user-space stamps: tens of µs; the kernel's: below 1 µs).
+    /// The program gets to run late by an exponentially distributed time with this mean (tens of µs), and what it sends leaves late by as
+    /// much.
     #[serde(deserialize_with = "duration")]
     pub stamp_noise: Span,
     /// What arrives is stamped at once, as the kernel does it, and then waits for its process to run: exponentially distributed
     /// with this mean. It becomes part of a slave's turnaround.
     #[serde(deserialize_with = "duration")]
     pub scheduling: Span,
+    /// Who stamps what arrives and leaves: `user`, so that the stamps are wrong by that noise; or `kernel`, so that they are right,
+    /// and the node learns of a departure when it happens.
+    pub stamps: StampSource,
 }
 
 impl Default for ClockModel {
@@ -103,6 +108,7 @@ impl Default for ClockModel {
             granularity: Span::from_nanos(1),
             stamp_noise: Span::ZERO,
             scheduling: Span::ZERO,
+            stamps: StampSource::User,
         }
     }
 }

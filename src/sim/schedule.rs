@@ -11,18 +11,21 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::rc::Rc;
 
+use crate::node::TransmitToken;
 use crate::time::{LocalTime, Span};
 
 /// A node's index in half the room, for what is kept by the million.
 pub(crate) type Number = u32;
 
 /// What is planned.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Planned {
     /// A node starts, with a new life.
     Start(usize),
     /// A node's deadline may have come.
     Wake(usize),
+    /// A datagram leaves a node, which is told so.
+    Departure { from: usize, token: Box<TransmitToken> },
     /// A datagram reaches a node's own line, where others may be waiting.
     Arrival { from: Number, to: Number, bytes: Rc<[u8]> },
     /// A datagram that had to wait reaches the node.

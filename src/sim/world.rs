@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use crate::config::{CorrectionPolicy, NodeConfig, Role};
 use crate::context::Event as NodeEvent;
 use crate::identity::{Incarnation, NodeId};
-use crate::node::Node;
+use crate::node::{Node, TransmitToken};
 use crate::protocol::{Entries, Frame, MAX_FRAME_LEN, Message, Response};
 use crate::sim::invariants::Invariants;
 use crate::sim::link::{Content, Heading, Link, Queue};
@@ -20,7 +20,7 @@ use crate::sim::outcome::{NodeSample, NodeStanding, Recorder};
 use crate::sim::random::{Purpose, Random};
 use crate::sim::scenario::{Fault, FaultKind, Scenario};
 use crate::sim::schedule::{Flight, Number, Planned, Reading, Schedule};
-use crate::stamp::Stamp;
+use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Skew, Span, Time};
 
 /// True time at the beginning of a run, as a clock without error shows it: a moment of 2026.
@@ -63,6 +63,7 @@ struct Host {
     scheduling: f64,
     /// ... and when it has read all that arrived so far.
     has_read: Span,
+    source: StampSource,
     /// Added to every datagram from and to it.
     slowness: Span,
 }
@@ -202,6 +203,7 @@ impl<'a> World<'a> {
             match planned {
                 Planned::Start(index) => self.start(index, recorder),
                 Planned::Wake(index) => self.wake(index, recorder),
+                Planned::Departure { from, token } => self.depart(from, *token),
                 Planned::Arrival { from, to, bytes } => self.enqueue(from, to, bytes, recorder),
                 Planned::Delivery { from, to, bytes } => self.deliver(from, to, bytes, recorder),
                 Planned::Reading(reading) => {
@@ -299,7 +301,11 @@ impl<'a> World<'a> {
             }
             return;
         }
-        let passed = host.oscillator.local(self.now) + host.stamp_error();
+        let late = match host.source {
+            StampSource::User => host.stamp_error(),
+            StampSource::Kernel | StampSource::Hardware => Span::ZERO,
+        };
+        let passed = host.oscillator.local(self.now) + late;
         let life = host.lives;
         match host.scheduled(self.now) {
             Some(at) => self.plan(at, Planned::Reading(Box::new(Reading { from, to, bytes, passed, life }))),
@@ -314,9 +320,10 @@ impl<'a> World<'a> {
             return;
         };
         let local = host.oscillator.local(self.now);
+        let stamp = Stamp { at: passed, source: host.source };
         if let Some(node) = &mut host.node {
             recorder.received(1, u64::try_from(bytes.len()).unwrap_or(0));
-            node.handle_datagram(local.max(passed), address(from), Stamp::user(passed), bytes);
+            node.handle_datagram(local.max(passed), address(from), stamp, bytes);
             self.settle(index, local, recorder);
         }
     }
@@ -374,6 +381,9 @@ impl<'a> World<'a> {
             };
             // The stamp was taken now, the datagram leaves a little later.
             let leaves = self.now + host.stamp_error();
+            if let Some(token) = transmit.token.filter(|_| host.source < StampSource::User) {
+                self.plan(leaves, Planned::Departure { from: index, token: Box::new(token) });
+            }
             let bytes: Rc<[u8]> = Rc::from(&*self.buffer);
             self.frames += 1;
             self.bytes += u64::try_from(bytes.len()).unwrap_or(0);
@@ -393,6 +403,16 @@ impl<'a> World<'a> {
             } else if let Some(to) = index_at(transmit.to) {
                 self.fly(index, to, &bytes, leaves, None);
             }
+        }
+    }
+
+    /// A datagram leaves now, as the node's kernel can tell.
+    fn depart(&mut self, from: usize, token: TransmitToken) {
+        let now = self.now;
+        if let Some(host) = self.hosts.get_mut(from)
+            && let Some(node) = &mut host.node
+        {
+            node.handle_transmitted(token, Stamp { at: host.oscillator.local(now), source: host.source });
         }
     }
 
@@ -665,8 +685,10 @@ impl<'a> World<'a> {
                 error_bound: Span::ZERO,
                 adjustment: 0,
                 applied_round: Round::default(),
+                previous: None,
                 is_reference: true,
                 is_synchronised: true,
+                is_stamped_near_the_wire: false,
             }),
         };
         let mut buffer = BytesMut::new();
@@ -805,6 +827,7 @@ impl Host {
             stamp_noise: model.stamp_noise.as_secs_f64(),
             scheduling: model.scheduling.as_secs_f64(),
             has_read: Span::ZERO,
+            source: model.stamps,
             slowness: Span::ZERO,
         }
     }

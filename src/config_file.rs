@@ -271,6 +271,7 @@ mod tests {
                 (ValueKind::Text, "role") => "'auto'",
                 (ValueKind::Text, "clock") => "'system'",
                 (ValueKind::Text, "average") => "'mean'",
+                (ValueKind::Text, "timestamping") => "'kernel'",
                 (ValueKind::Text, "peer") => "['192.0.2.1:1']",
                 (ValueKind::Text, _) => "'192.0.2.1:1'",
             };

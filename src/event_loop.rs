@@ -17,10 +17,11 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::clock::Applied;
 use crate::context::Event;
+use crate::departures::Notice;
 use crate::identity::Incarnation;
 use crate::local_clock::{Continuity, LocalClock};
 use crate::net::{Received, Sockets};
-use crate::node::Node;
+use crate::node::{Node, Transmit, TransmitToken};
 use crate::protocol::MAX_FRAME_LEN;
 use crate::state_dir::StateDir;
 use crate::status::{DriverStatus, Status};
@@ -36,7 +37,7 @@ const STATUS: Token = Token(3);
 
 /// Readiness reports taken at once; more come with the next call.
 const EVENTS: usize = 64;
-/// Datagrams taken from one socket before deadlines, signals and status clients have their turn: some 100 µs of work.
+/// Datagrams, or notices of what was sent, taken from one socket before deadlines, signals and status clients have their turn: some 100 µs of work.
 const AT_ONCE: usize = 64;
 /// At most one warning of a kind in this time: no datagram decides how much we log.
 const WARNING_PAUSE: Span = Span::from_secs(60);
@@ -52,7 +53,7 @@ const SAVING_PAUSE: Span = Span::from_secs(600);
 #[expect(missing_debug_implementations, reason = "the signals' type has none")]
 pub struct EventLoop {
     poll: Poll,
-    sockets: Sockets,
+    sockets: Sockets<TransmitToken>,
     signals: Signals,
     status_socket: Option<StatusSocket>,
     clock: LocalClock,
@@ -70,11 +71,13 @@ pub struct EventLoop {
     logged: BTreeMap<&'static str, LocalTime>,
 }
 
-/// The sockets that were reported readable and have not been emptied yet.
+/// What was reported readable and has not been emptied yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct HasMore {
     main: bool,
     group: bool,
+    /// What the kernel says of datagrams sent earlier.
+    notices: bool,
 }
 
 /// The system's clock, when it is ours to steer.
@@ -101,7 +104,7 @@ impl EventLoop {
     /// The system refuses to watch the sockets or signals.
     pub fn new(
         node: Node,
-        mut sockets: Sockets,
+        mut sockets: Sockets<TransmitToken>,
         clock: LocalClock,
         system_clock: Option<SystemClock>,
     ) -> io::Result<Self> {
@@ -161,7 +164,10 @@ impl EventLoop {
             self.check_continuity();
             for event in &events {
                 match event.token() {
-                    MAIN => self.has_more.main = true,
+                    MAIN => {
+                        self.has_more.main = true;
+                        self.has_more.notices |= event.is_error();
+                    }
                     GROUP => self.has_more.group = true,
                     SIGNALS => {
                         if let Some(signal) = self.signals.pending().next() {
@@ -174,6 +180,9 @@ impl EventLoop {
                     }
                     token => self.serve_status(token),
                 }
+            }
+            if self.has_more.notices {
+                self.has_more.notices = self.take_notices();
             }
             if self.has_more.main {
                 self.has_more.main = self.receive(MAIN);
@@ -240,7 +249,7 @@ impl EventLoop {
     /// How long to sleep; `None`: until something arrives. Not at all while a socket has not been emptied: readiness is
     /// reported only once.
     fn timeout(&self) -> Option<StdDuration> {
-        if self.has_more.main || self.has_more.group {
+        if self.has_more.main || self.has_more.group || self.has_more.notices {
             return Some(StdDuration::ZERO);
         }
         let steering = self.system_clock.as_ref().map(|steered| steered.next);
@@ -254,10 +263,8 @@ impl EventLoop {
         for _ in 0..AT_ONCE {
             match self.sockets.receive(token, &self.clock, &mut self.datagram) {
                 Ok(Received::Drained) => return false,
-                Ok(Received::Unreachable(error)) => {
-                    self.unreachable += 1;
-                    debug!("unreachable: {error}");
-                }
+                // There is a notice of it, which is counted.
+                Ok(Received::Unreachable(_)) => {}
                 Ok(Received::Datagram { len, from, at }) => {
                     let datagram = self.datagram.get(..len).unwrap_or_default();
                     self.node.handle_datagram(self.clock.now(), from, at, datagram);
@@ -272,12 +279,44 @@ impl EventLoop {
         true
     }
 
+    /// Takes what the kernel has to say of datagrams sent earlier until that is all, or [`AT_ONCE`]. True when there may be more.
+    fn take_notices(&mut self) -> bool {
+        for _ in 0..AT_ONCE {
+            match self.sockets.notice(&self.clock) {
+                Ok(Notice::Drained) => return false,
+                Ok(Notice::Left { token, at }) => self.node.handle_transmitted(token, at),
+                Ok(Notice::Unreachable(error)) => {
+                    self.unreachable += 1;
+                    debug!("unreachable: {error}");
+                }
+                Ok(Notice::Other) => {}
+                Err(error) => {
+                    self.warn_rarely("notice", &format!("cannot read what became of what was sent: {error}"));
+                    return false;
+                }
+            }
+            if !self.sockets.awaits_notice() && !self.has_more.notices {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Sends what the node has to send and logs what it has to tell.
     fn flush(&mut self) {
-        while let Some(transmit) = self.node.poll_transmit(self.clock.now(), &mut self.buffer) {
-            if let Err(error) = self.sockets.send(transmit.to, &self.buffer) {
+        loop {
+            let now = self.clock.now();
+            let Some(transmit) = self.node.poll_transmit(now, &mut self.buffer) else {
+                break;
+            };
+            let Transmit { to, token } = transmit;
+            if let Err(error) = self.sockets.send(to, &self.buffer, now, token) {
                 self.send_errors += 1;
-                self.warn_rarely("send", &format!("cannot send to {}: {error}", transmit.to));
+                self.warn_rarely("send", &format!("cannot send to {to}: {error}"));
+            }
+            // Most often the datagram has left by now, and its stamp is there. If not, the socket will report it.
+            if self.sockets.awaits_notice() {
+                self.has_more.notices |= self.take_notices();
             }
         }
         while let Some(event) = self.node.poll_event() {

@@ -25,6 +25,7 @@ pub mod config;
 pub mod config_file;
 pub mod context;
 pub mod counters;
+pub mod departures;
 pub mod estimator;
 pub mod event_loop;
 pub mod exchange;

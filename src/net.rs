@@ -8,7 +8,8 @@
 //! Multicast leaves through one interface, with a hop limit of 1, and is looped back to the other nodes of this machine
 //! (and to the sender, which drops its own frames).
 //!
-//! An arrival is stamped by the kernel, as near to the wire as software gets; a departure by the program, just before it sends.
+//! Arrivals and departures are stamped by the kernel, as near to the wire as software gets, unless it cannot or is not asked to: an
+//! arrival's stamp comes with the datagram, a departure's afterwards (`departures.rs`).
 //!
 //! All reading and writing goes through mio's socket (`try_io` where it has no call of its own), never past it: where mio
 //! waits with `poll(2)`, it asks for readiness again only when it has itself seen a socket run dry.
@@ -26,13 +27,14 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
-use nix::sys::time::{TimeSpec, TimeValLike};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, TimestampingFlag, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::departures::{Departures, Notice, software_stamp};
 use crate::local_clock::LocalClock;
 use crate::stamp::{Stamp, StampSource};
-use crate::time::{Span, Time};
+use crate::time::{LocalTime, Span, Time};
 
 /// The port of nodes and groups unless they are told otherwise; PROTOCOL.md, section 7.
 pub const DEFAULT_PORT: u16 = 5_525;
@@ -80,6 +82,18 @@ impl fmt::Display for Interface {
             Self::Address(address) => address.fmt(f),
         }
     }
+}
+
+/// Who shall stamp what passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timestamping {
+    /// Whoever is nearest to the wire: today the kernel, else the program.
+    #[default]
+    Auto,
+    /// The kernel, or the node does not start.
+    Kernel,
+    /// The program.
+    User,
 }
 
 /// Where a node listens and what group it hears.
@@ -188,15 +202,17 @@ pub enum Received {
         /// When it arrived.
         at: Stamp,
     },
-    /// Something sent earlier reached nobody, and a router or host said so. Count it and look again.
+    /// Something sent earlier reached nobody; [`Sockets::notice`] has more of it. Look again.
     Unreachable(io::Error),
     /// Nothing is left; readiness will be reported again.
     Drained,
 }
 
 /// A node's sockets, none of which ever blocks.
+///
+/// `T` is what the driver gives with a datagram to know it by when it hears when it left.
 #[derive(Debug)]
-pub struct Sockets {
+pub struct Sockets<T> {
     main: UdpSocket,
     /// Only where `main` does not hear the group, see the module documentation.
     group: Option<UdpSocket>,
@@ -204,15 +220,18 @@ pub struct Sockets {
     local: SocketAddr,
     /// Room for the kernel's stamp of one datagram.
     control: Vec<u8>,
-    stamps: StampSource,
+    /// Who stamped the last arrival.
+    arrivals: StampSource,
+    /// What `main` has sent.
+    departures: Departures<T>,
 }
 
-impl Sockets {
+impl<T> Sockets<T> {
     /// Opens what a node with these addresses needs, and joins the group.
     ///
     /// # Errors
     /// The addresses contradict each other, or the system refuses one of them.
-    pub fn open(addresses: &Addresses) -> Result<Self, NetError> {
+    pub fn open(addresses: &Addresses, timestamping: Timestamping) -> Result<Self, NetError> {
         let Addresses { bind, group, .. } = *addresses;
         if let Some(group) = group {
             if !group.ip().is_multicast() || group.port() == 0 {
@@ -224,6 +243,8 @@ impl Sockets {
         }
         let link = Link::resolve(addresses)?;
         let main = open_socket(bind)?;
+        let stamps_departures = have_stamped(&main, bind, timestamping, arrival_stamps() | departure_stamps())?;
+        report_unreachable(&main, bind);
         bind_socket(&main, link.scoped(bind), NetError::PortInUse)?;
         let local = local_address(&main, bind)?;
 
@@ -234,6 +255,7 @@ impl Sockets {
                 link.join(&main, group.ip()).map_err(|error| link_error(addresses, group, error))?;
             } else {
                 let socket = open_socket(group)?;
+                have_stamped(&socket, group, timestamping, arrival_stamps())?;
                 socket.set_reuse_address(true).map_err(system("share the port of", group))?;
                 bind_socket(&socket, link.scoped(group), NetError::GroupPortInUse)?;
                 link.join(&socket, group.ip()).map_err(|error| link_error(addresses, group, error))?;
@@ -245,8 +267,9 @@ impl Sockets {
             group: group_socket,
             group_token: None,
             local,
-            control: cmsg_space!(TimeSpec),
-            stamps: StampSource::User,
+            control: cmsg_space!([TimeSpec; 3]),
+            arrivals: StampSource::User,
+            departures: if stamps_departures { Departures::numbered() } else { Departures::unknown() },
         })
     }
 
@@ -282,7 +305,7 @@ impl Sockets {
             match socket.try_io(|| receive_stamped(socket, buf, &mut self.control)) {
                 Ok((len, from, kernel)) => {
                     let at = stamp(clock, kernel);
-                    self.stamps = at.source;
+                    self.arrivals = at.source;
                     return Ok(Received::Datagram { len, from, at });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Drained),
@@ -293,25 +316,51 @@ impl Sockets {
         }
     }
 
-    /// Who stamped the last arrival.
+    /// Who stamped the last arrival and the last departure, the blunter of the two.
     pub fn stamps(&self) -> StampSource {
-        self.stamps
+        self.arrivals.max(self.departures.source())
     }
 
-    /// Sends one datagram from [`Sockets::local_addr`], without waiting.
+    /// Takes one of the kernel's notices of what was sent earlier, without waiting.
+    ///
+    /// # Errors
+    /// The system cannot read them; it may be able to later.
+    pub fn notice(&mut self, clock: &LocalClock) -> io::Result<Notice<T>> {
+        self.departures.read(&self.main, clock)
+    }
+
+    /// True when a notice of a departure may come without being reported as readiness.
+    pub fn awaits_notice(&self) -> bool {
+        self.departures.is_waiting()
+    }
+
+    /// Sends one datagram from [`Sockets::local_addr`], without waiting. `sent` is the local time just before; `token` comes back
+    /// with a [`Notice`] of when it left, if somebody can tell.
     ///
     /// # Errors
     /// It was not sent: no route, no room in the queue (`WouldBlock`), not allowed, too long.
-    pub fn send(&mut self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    pub fn send(&mut self, to: SocketAddr, bytes: &[u8], sent: LocalTime, token: Option<T>) -> io::Result<()> {
         let mut may_be_stale = true;
         loop {
-            match self.main.send_to(bytes, to) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Perhaps the fate of an earlier datagram, to another node, reported in the place of sending this one.
-                Err(error) if is_unreachable(&error) && may_be_stale => may_be_stale = false,
-                Err(error) => return Err(error),
+            let error = match self.main.send_to(bytes, to) {
+                Ok(_) => {
+                    self.departures.sent(token, sent);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            // Whether a datagram that was not sent has taken a number depends on the kernel and on where it failed.
+            if self.departures.restart() {
+                renumber(&self.main);
             }
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            // Perhaps the fate of an earlier datagram, to another node, reported in the place of sending this one.
+            if !(is_unreachable(&error) && may_be_stale) {
+                return Err(error);
+            }
+            may_be_stale = false;
         }
     }
 }
@@ -324,14 +373,7 @@ fn receive_stamped(
 ) -> io::Result<(usize, SocketAddr, Option<Time>)> {
     let mut parts = [IoSliceMut::new(buf)];
     let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(control), MsgFlags::empty())?;
-    let stamps = message.cmsgs().into_iter().flatten().filter_map(|control| {
-        if let ControlMessageOwned::ScmTimestampns(at) = control {
-            Some(Time::from_nanos(at.num_nanoseconds()))
-        } else {
-            None
-        }
-    });
-    let kernel = stamps.last();
+    let kernel = message.cmsgs().into_iter().flatten().find_map(|control| software_stamp(&control));
     let from = message.address.as_ref().and_then(|address| {
         let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
@@ -498,12 +540,55 @@ fn open_socket(address: SocketAddr) -> Result<Socket, NetError> {
             // Else it would take the IPv4 port as well, and peers would appear under mapped addresses.
             socket.set_only_v6(true)?;
         }
-        // Without it arrivals are stamped when the process gets to run, some 40 µs late on an idle machine. A system that
-        // cannot is still good enough.
-        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
         Ok(socket)
     };
     open().map_err(system("open a socket for", address))
+}
+
+fn arrival_stamps() -> TimestampingFlag {
+    TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE | TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE
+}
+
+/// Numbered, and without a copy of what was sent.
+fn departure_stamps() -> TimestampingFlag {
+    TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE
+        | TimestampingFlag::SOF_TIMESTAMPING_OPT_ID
+        | TimestampingFlag::SOF_TIMESTAMPING_OPT_TSONLY
+}
+
+/// Has the kernel stamp what passes a socket; tells whether it does. Else arrivals are stamped when the process gets to
+/// run, some 40 µs late on an idle machine, and departures some µs early: for [`Timestamping::Auto`] still good enough.
+fn have_stamped(
+    socket: &Socket,
+    address: SocketAddr,
+    timestamping: Timestamping,
+    stamps: TimestampingFlag,
+) -> Result<bool, NetError> {
+    if timestamping == Timestamping::User {
+        return Ok(false);
+    }
+    match setsockopt(socket, sockopt::Timestamping, &stamps) {
+        Err(error) if timestamping == Timestamping::Kernel => {
+            Err(system("have the kernel stamp what passes", address)(error.into()))
+        }
+        result => Ok(result.is_ok()),
+    }
+}
+
+/// Has the kernel number from 0 again: it does so when the numbers are switched on.
+fn renumber(socket: &UdpSocket) {
+    let stamps = arrival_stamps() | departure_stamps();
+    // It was possible before. If it ever were not, the stamps would be taken for those of other datagrams and be refused.
+    let _ = setsockopt(socket, sockopt::Timestamping, &(stamps - TimestampingFlag::SOF_TIMESTAMPING_OPT_ID));
+    let _ = setsockopt(socket, sockopt::Timestamping, &stamps);
+}
+
+/// Has ICMP errors reported, so that a peer that is not there can be counted. A system that cannot is good enough.
+fn report_unreachable(socket: &Socket, address: SocketAddr) {
+    let _ = match address {
+        SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4RecvErr, &true),
+        SocketAddr::V6(_) => setsockopt(socket, sockopt::Ipv6RecvErr, &true),
+    };
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "what a system may answer is an open list")]
@@ -540,7 +625,6 @@ mod tests {
     use super::*;
     use crate::time::{LocalTime, Skew, Span};
     use mio::{Events, Poll};
-    use nix::sys::socket::{setsockopt, sockopt};
     use socket2::SockRef;
 
     const MAIN: Token = Token(0);
@@ -551,19 +635,22 @@ mod tests {
     /// A node that only listens and speaks.
     struct Node {
         poll: Poll,
-        sockets: Sockets,
+        sockets: Sockets<char>,
         clock: LocalClock,
         /// Reported as readable and not drained since.
         ready: Vec<Token>,
         buf: [u8; 16],
+        /// The stamp of the last datagram heard.
+        heard_at: LocalTime,
     }
 
     impl Node {
         fn open(bind: &str, group: Option<SocketAddr>, interface: Option<&str>) -> Result<Self, NetError> {
-            let mut sockets = Sockets::open(&addresses(bind, group, interface))?;
+            let mut sockets = Sockets::open(&addresses(bind, group, interface), Timestamping::Auto)?;
             let poll = Poll::new().unwrap();
             sockets.register(poll.registry(), MAIN, GROUP).unwrap();
-            Ok(Self { poll, sockets, clock: LocalClock::new(Skew::ZERO).unwrap(), ready: Vec::new(), buf: [0; 16] })
+            let clock = LocalClock::new(Skew::ZERO).unwrap();
+            Ok(Self { poll, sockets, clock, ready: Vec::new(), buf: [0; 16], heard_at: LocalTime::default() })
         }
 
         fn addr(&self) -> SocketAddr {
@@ -571,7 +658,48 @@ mod tests {
         }
 
         fn say(&mut self, to: SocketAddr, bytes: &[u8]) {
-            self.sockets.send(to, bytes).unwrap();
+            self.sockets.send(to, bytes, self.clock.now(), None).unwrap();
+        }
+
+        fn say_and_ask(&mut self, to: SocketAddr, bytes: &[u8], token: char) {
+            self.sockets.send(to, bytes, self.clock.now(), Some(token)).unwrap();
+        }
+
+        /// The next departure that somebody asked for.
+        fn notice(&mut self) -> Option<(char, Stamp)> {
+            loop {
+                match self.sockets.notice(&self.clock).unwrap() {
+                    Notice::Left { token, at } => return Some((token, at)),
+                    Notice::Unreachable(_) | Notice::Other => {}
+                    Notice::Drained => return None,
+                }
+            }
+        }
+
+        /// All that has left and was asked for, and how many datagrams reached nobody.
+        fn notices(&mut self) -> (Vec<char>, usize) {
+            let (mut left, mut unreachable) = (Vec::new(), 0);
+            loop {
+                match self.sockets.notice(&self.clock).unwrap() {
+                    Notice::Left { token, .. } => left.push(token),
+                    Notice::Unreachable(_) => unreachable += 1,
+                    Notice::Other => {}
+                    Notice::Drained => return (left, unreachable),
+                }
+            }
+        }
+
+        /// The kernel starts to stamp a little after it was asked to. Sends until it does, and to the loopback interface, which
+        /// hands over at once: a stamp is there when the call that sends returns.
+        fn warm_up(&mut self, to: SocketAddr) {
+            let deadline = self.clock.now() + DEADLINE;
+            while self.clock.now() < deadline {
+                self.say_and_ask(to, b"warm", 'w');
+                if self.notice().is_some() {
+                    return;
+                }
+            }
+            panic!("no stamp of a departure in {DEADLINE}");
         }
 
         /// The next that is not [`Received::Drained`], read the way the event loop reads.
@@ -594,7 +722,10 @@ mod tests {
         /// The next datagram, who sent it, and when it was heard.
         fn hear(&mut self) -> (&[u8], SocketAddr, LocalTime) {
             match self.next() {
-                Received::Datagram { len, from, at } => (&self.buf[..len], from, at.at),
+                Received::Datagram { len, from, at } => {
+                    self.heard_at = at.at;
+                    (&self.buf[..len], from, at.at)
+                }
                 other @ (Received::Unreachable(_) | Received::Drained) => panic!("{other:?} in place of a datagram"),
             }
         }
@@ -621,7 +752,7 @@ mod tests {
     }
 
     fn refusal(bind: &str, group: Option<SocketAddr>, interface: Option<&str>) -> String {
-        Sockets::open(&addresses(bind, group, interface)).unwrap_err().to_string()
+        Sockets::<char>::open(&addresses(bind, group, interface), Timestamping::Auto).unwrap_err().to_string()
     }
 
     #[test]
@@ -682,7 +813,7 @@ mod tests {
         }
         let group = group("ff15::7:1");
         let mut nodes = ["[::1]:0", "[::1]:0"].map(|bind| Node::open(bind, Some(group), None).unwrap());
-        if let Err(error) = nodes[0].sockets.send(group, b"hello") {
+        if let Err(error) = nodes[0].sockets.send(group, b"hello", LocalTime::default(), None) {
             eprintln!("skipped: this machine has no IPv6 multicast route on loopback: {error}");
             return;
         }
@@ -750,19 +881,87 @@ mod tests {
     fn a_closed_port_neither_ends_nor_loses_anything() {
         let mut node = Node::open("127.0.0.1:0", None, None).unwrap();
         let mut peer = Node::open("127.0.0.1:0", None, None).unwrap();
-        // Linux keeps ICMP errors from a socket that has no fixed peer unless asked; other systems may not.
-        setsockopt(&node.sockets.main, sockopt::Ipv4RecvErr, &true).unwrap();
         let closed = group("127.0.0.1");
+        node.warm_up(peer.addr());
 
         node.say(closed, b"lost");
         peer.say(node.addr(), b"after the error");
         assert!(matches!(node.next(), Received::Unreachable(_)));
         assert_eq!(node.hear().0, b"after the error");
 
-        // The error of the first is reported in the place of the second, which must go out all the same.
+        // The error of the first is reported in the place of the second, which must go out all the same, and be told
+        // from the first when its stamp comes.
         node.say(closed, b"lost");
-        node.say(peer.addr(), b"answer");
-        assert_eq!(peer.hear().0, b"answer");
+        node.say_and_ask(peer.addr(), b"answer", 'a');
+        assert_eq!(node.notices(), (vec!['a'], 2), "each of the two ICMP errors is counted once");
+        while peer.hear().0 != b"answer" {}
+    }
+
+    #[test]
+    fn a_departure_is_stamped_by_the_kernel_between_before_and_after() {
+        for bind in ["127.0.0.1:0", "[::1]:0"].into_iter().take(if has_ipv6() { 2 } else { 1 }) {
+            let (mut node, mut peer) = (Node::open(bind, None, None).unwrap(), Node::open(bind, None, None).unwrap());
+            node.warm_up(peer.addr());
+            peer.hear();
+            let before = node.clock.now();
+            node.say_and_ask(peer.addr(), b"asked", 'a');
+            node.say_and_ask(peer.addr(), b"asked", 'b');
+            let after = node.clock.now();
+            let mut left = Vec::new();
+            while let Some((token, at)) = node.notice() {
+                assert_eq!((at.source, at.at >= before, at.at <= after), (StampSource::Kernel, true, true));
+                left.push((token, at.at));
+            }
+            assert!(left.is_sorted() && left.len() == 2, "{left:?}");
+            assert!(!node.sockets.awaits_notice());
+            // On one machine the kernel hands over and takes in on one clock.
+            while peer.hear().0 != b"asked" {}
+            assert!(peer.heard_at >= left[0].1 - Span::from_micros(1), "{:?} after {left:?}", peer.heard_at);
+        }
+    }
+
+    #[test]
+    fn a_datagram_to_the_group_leaves_once_though_it_comes_back() {
+        let group = group("239.255.7.8");
+        let mut node = Node::open(&format!("0.0.0.0:{}", group.port()), Some(group), Some("127.0.0.1")).unwrap();
+        let to_itself = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), group.port());
+        node.warm_up(to_itself);
+        for token in ['a', 'b', 'c'] {
+            node.say_and_ask(group, b"to all", token);
+            node.say_and_ask(to_itself, b"to itself", token.to_ascii_uppercase());
+        }
+        assert_eq!(node.notices().0, ['a', 'A', 'b', 'B', 'c', 'C']);
+    }
+
+    #[test]
+    fn nobody_stamps_who_is_not_asked_to() {
+        let mut sockets = Sockets::open(&addresses("127.0.0.1:0", None, None), Timestamping::User).unwrap();
+        let clock = LocalClock::new(Skew::ZERO).unwrap();
+        let mut peer = Node::open("127.0.0.1:0", None, None).unwrap();
+        for _ in 0..4 {
+            sockets.send(peer.addr(), b"unstamped", clock.now(), Some('a')).unwrap();
+            assert!(!sockets.awaits_notice());
+            peer.hear();
+        }
+        assert!(matches!(sockets.notice(&clock).unwrap(), Notice::Drained));
+        assert_eq!(sockets.stamps(), StampSource::User);
+    }
+
+    /// The kernel keeps no more stamps than the receive buffer has room for, and goes on counting.
+    #[test]
+    fn a_flood_of_stamps_is_read_to_its_end_and_the_next_are_right_again() {
+        let mut node = Node::open("127.0.0.1:0", None, None).unwrap();
+        let peer = Node::open("127.0.0.1:0", None, None).unwrap();
+        node.warm_up(peer.addr());
+        for _ in 0..10_000 {
+            node.say_and_ask(peer.addr(), b"flood", 'f');
+        }
+        let (left, _) = node.notices();
+        // The queue was full before the last were sent; those that it kept are of datagrams forgotten since.
+        assert_eq!(left, []);
+        assert_eq!(node.sockets.stamps(), StampSource::User);
+        node.say_and_ask(peer.addr(), b"asked", 'a');
+        assert_eq!(node.notices().0, ['a']);
     }
 
     #[test]

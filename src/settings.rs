@@ -23,7 +23,7 @@ use log::LevelFilter;
 use crate::average::Average;
 use crate::config::{CorrectionPolicy, NodeConfig, Role};
 use crate::identity::{Domain, NodeId};
-use crate::net::{DEFAULT_PORT, Interface, default_group};
+use crate::net::{DEFAULT_PORT, Interface, Timestamping, default_group};
 use crate::time::{Skew, Span};
 
 /// A rate beyond this is no oscillator, see [`Skew::MAX`].
@@ -58,6 +58,9 @@ pub struct Settings {
     /// A node to speak to directly, instead of the group; repeatable
     #[arg(long, value_name = "IP:PORT", value_parser = address, help_heading = NETWORK)]
     peer: Vec<SocketAddr>,
+    /// Who stamps: auto, kernel, user, hardware (not built) [default: auto]
+    #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = NETWORK)]
+    timestamping: Option<TimestampingChoice>,
     /// How many slaves a master takes [default: 16384]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=usize::MAX), help_heading = NETWORK)]
     max_slaves: Option<usize>,
@@ -147,6 +150,14 @@ enum RoleChoice {
     Auto,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TimestampingChoice {
+    Auto,
+    Hardware,
+    Kernel,
+    User,
+}
+
 /// What a setting's value looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ValueKind {
@@ -184,6 +195,8 @@ pub struct RunConfig {
     pub interface: Option<Interface>,
     /// The multicast group, of the family of `bind`; `None` when there are only peers.
     pub group: Option<SocketAddr>,
+    /// Who stamps what arrives and leaves.
+    pub timestamping: Timestamping,
     /// Which clock is corrected.
     pub clock: ClockKind,
     /// The virtual clock starts wrong by this much, positive: ahead. Zero for a system clock.
@@ -293,6 +306,17 @@ impl Settings {
             }
         }
 
+        let timestamping = match self.timestamping {
+            Some(TimestampingChoice::Auto) | None => Timestamping::Auto,
+            Some(TimestampingChoice::Kernel) => Timestamping::Kernel,
+            Some(TimestampingChoice::User) => Timestamping::User,
+            Some(TimestampingChoice::Hardware) => {
+                let text = "hardware: reading the clocks of network interfaces is not built yet; give auto or kernel";
+                fault("timestamping", text.to_owned());
+                Timestamping::Auto
+            }
+        };
+
         let clock = self.clock.unwrap_or_default();
         let injected = [
             ("inject-offset", self.inject_offset.is_some()),
@@ -344,6 +368,7 @@ impl Settings {
                     bind,
                     interface: self.interface,
                     group,
+                    timestamping,
                     clock,
                     inject_offset: self.inject_offset.unwrap_or_default(),
                     inject_drift: self.inject_drift.unwrap_or_default(),

@@ -71,6 +71,8 @@ fn mistakes_on_the_command_line_are_one_line_and_exit_2() {
         ("--role auto", &["--role auto", not_built]),
         ("--role mastr", &["'mastr'", "--role", "master, slave, auto"]),
         ("--role slave --key-file /k", &["--key-file", "authentication is not built yet"]),
+        ("--role slave --timestamping hardware", &["--timestamping hardware", "not built yet", "auto or kernel"]),
+        ("--timestamping cesium", &["'cesium'", "--timestamping", "auto, hardware, kernel, user"]),
         // Durations.
         ("--interval 1", &["'1'", "--interval", "the unit must be ns, us, ms, s, min, h or d"]),
         ("--interval soon", &["'soon'", "--interval", "number with a unit"]),

@@ -531,6 +531,24 @@ fn a_signal_in_the_first_moment_ends_a_node_in_order() {
     }
 }
 
+/// And says so, of itself and of each slave.
+#[test]
+fn the_kernel_stamps_whatever_passes_unless_told_not_to() {
+    let lab = Lab::new();
+    let master = lab.join("master", "--role master --timestamping kernel");
+    let slaves = [("kernel", "kernel"), ("auto", "kernel"), ("user", "user")]
+        .map(|(asked, stamps)| (lab.join(asked, &format!("--role slave --timestamping {asked}")), stamps));
+    for (slave, stamps) in &slaves {
+        lab.until("the stamps that it has", || (slave.look()?.timestamping == *stamps).then_some(()));
+        let id = slave.status().node_id;
+        lab.until("the master's word on the samples", || {
+            let status = master.look()?;
+            let peer = status.peers.iter().find(|peer| peer.node_id == id)?;
+            (status.timestamping == "kernel" && peer.timestamping == *stamps).then_some(())
+        });
+    }
+}
+
 #[test]
 fn peers_that_cannot_be_reached_hold_nobody_up() {
     let lab = Lab::new();
@@ -546,6 +564,8 @@ fn peers_that_cannot_be_reached_hold_nobody_up() {
     });
     let counters = master.status().counters;
     assert!(counters.send_errors > 0, "{counters:?}");
+    // ICMP tells that nobody listens there, which is no error of sending.
+    lab.until("an unreachable peer is counted", || (master.status().counters.unreachable > 0).then_some(()));
     assert!(counters.received["response"] >= 8, "{counters:?}");
     assert!(master.log().lines().count() < 20, "not a line for each datagram");
 }

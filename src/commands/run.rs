@@ -43,7 +43,7 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     let rate = state_dir.as_ref().map_or(Ok(None), StateDir::drift).map_err(failed)?.unwrap_or_default();
     let incarnation = Incarnation::drawn(random_bits()?);
     let addresses = Addresses { bind: config.bind, group: config.group, interface: config.interface };
-    let sockets = Sockets::open(&addresses).map_err(failed)?;
+    let sockets = Sockets::open(&addresses, config.timestamping).map_err(failed)?;
     let clock = LocalClock::new(config.inject_drift).map_err(failed)?;
     let node_config = config.node.into_config(node_id);
     let (role, domain, address) = (node_config.role, node_config.domain, sockets.local_addr());

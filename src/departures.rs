@@ -1,0 +1,258 @@
+//! When datagrams really left: the kernel's transmit stamps, from the error queue of the socket that sent them.
+//!
+//! The kernel numbers what it is to stamp, from 0 on (SOF_TIMESTAMPING_OPT_ID), and its stamps come back with these numbers:
+//! usually before the system call that sends has returned, sometimes later, sometimes in another order or not at all. Here is the
+//! list of what waits for its stamp, and the reader of the queue. ICMP errors about datagrams sent earlier come the
+//! same way.
+//!
+//! A stamp is believed only if it lies between the moment before the datagram was sent and the moment at which the stamp was read:
+//! so a number that went astray, or a clock that somebody set in between, costs one stamp and spoils none.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsRawFd;
+
+use mio::net::UdpSocket;
+use nix::cmsg_space;
+use nix::libc::{SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_TIMESTAMPING, sock_extended_err};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
+use nix::sys::time::{TimeSpec, TimeValLike};
+
+use crate::local_clock::LocalClock;
+use crate::stamp::{Stamp, StampSource};
+use crate::time::{LocalTime, Span, Time};
+
+/// So many datagrams wait for their stamps at most; the oldest makes room. An interface stamps within microseconds, in which no
+/// node sends more.
+const WAITING: usize = 64;
+/// A stamp that takes longer than this never comes.
+const PATIENCE: Span = Span::from_secs(1);
+/// `ee_info` of a stamp taken as the datagram was handed to the interface (SCM_TSTAMP_SND of linux/errqueue.h).
+const HANDED_OVER: u32 = 0;
+
+/// What the kernel has to say of something sent earlier.
+#[derive(Debug)]
+pub enum Notice<T> {
+    /// It left.
+    Left {
+        /// What was given when it was sent.
+        token: T,
+        /// When.
+        at: Stamp,
+    },
+    /// It reached nobody, and a router or host said so.
+    Unreachable(io::Error),
+    /// Nothing that anybody waits for.
+    Other,
+    /// Nothing, for now.
+    Drained,
+}
+
+/// One datagram that was sent.
+#[derive(Debug)]
+struct Waiting<T> {
+    number: u32,
+    /// `None`: nobody wants to know.
+    token: Option<T>,
+    /// The clock, just before.
+    sent: LocalTime,
+}
+
+/// What was sent through one socket and has not been stamped yet, the oldest first.
+#[derive(Debug)]
+pub struct Departures<T> {
+    /// The kernel stamps what is sent.
+    is_stamped: bool,
+    /// The kernel's number of the next datagram.
+    next: u32,
+    waiting: VecDeque<Waiting<T>>,
+    /// Who stamped the last departure.
+    source: StampSource,
+    /// Room for one notice's control messages.
+    control: Vec<u8>,
+}
+
+impl<T> Departures<T> {
+    /// Of a socket that sent nothing yet, and whose datagrams the kernel numbers and stamps.
+    pub fn numbered() -> Self {
+        Self { is_stamped: true, ..Self::unknown() }
+    }
+
+    /// Of a socket that nobody stamps for; only errors are to be read.
+    pub fn unknown() -> Self {
+        Self {
+            is_stamped: false,
+            next: 0,
+            waiting: VecDeque::with_capacity(WAITING),
+            source: StampSource::User,
+            // A stamp has three times in it; an error an address behind it, sockaddr_in6 the longest.
+            control: cmsg_space!([TimeSpec; 3], [u8; size_of::<sock_extended_err>() + 28]),
+        }
+    }
+
+    /// The kernel is to number from 0 again; false when it does not number at all.
+    pub fn restart(&mut self) -> bool {
+        self.next = 0;
+        self.waiting.clear();
+        self.is_stamped
+    }
+
+    /// A datagram was sent; `sent` is the clock's reading just before. Those that waited in vain are forgotten.
+    pub fn sent(&mut self, token: Option<T>, sent: LocalTime) {
+        if !self.is_stamped {
+            return;
+        }
+        while self.waiting.front().is_some_and(|oldest| sent - oldest.sent > PATIENCE) || self.waiting.len() >= WAITING
+        {
+            self.waiting.pop_front();
+            self.source = StampSource::User;
+        }
+        self.waiting.push_back(Waiting { number: self.next, token, sent });
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// True when stamps may still come.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Who stamped the last departure whose fate is known.
+    pub fn source(&self) -> StampSource {
+        self.source
+    }
+
+    /// Takes one notice from the socket's error queue, without waiting.
+    pub fn read(&mut self, socket: &UdpSocket, clock: &LocalClock) -> io::Result<Notice<T>> {
+        let (stamp, error) = match socket.try_io(|| receive_notice(socket, &mut self.control)) {
+            Ok(notice) => notice,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Notice::Drained),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Notice::Other),
+            Err(error) => return Err(error),
+        };
+        Ok(match error {
+            Some(error) if error.ee_origin == SO_EE_ORIGIN_TIMESTAMPING && error.ee_info == HANDED_OVER => {
+                let now = clock.pair();
+                self.stamped(error.ee_data, now.local, stamp.map(|at| now.local - (now.system - at)))
+            }
+            Some(error) if [SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6].contains(&error.ee_origin) => {
+                Notice::Unreachable(io::Error::from_raw_os_error(error.ee_errno.cast_signed()))
+            }
+            Some(_) | None => Notice::Other,
+        })
+    }
+
+    /// The kernel's word on when datagram `number` left, read at `now`.
+    fn stamped(&mut self, number: u32, now: LocalTime, at: Option<LocalTime>) -> Notice<T> {
+        let place = self.waiting.iter().position(|waiting| waiting.number == number);
+        let Some(Waiting { token, sent, .. }) = place.and_then(|place| self.waiting.remove(place)) else {
+            return Notice::Other;
+        };
+        let at = at.filter(|at| (sent..=now).contains(at));
+        self.source = if at.is_some() { StampSource::Kernel } else { StampSource::User };
+        match (token, at) {
+            (Some(token), Some(at)) => Notice::Left { token, at: Stamp { at, source: StampSource::Kernel } },
+            (Some(_) | None, _) => Notice::Other,
+        }
+    }
+}
+
+/// Takes one message from the error queue: a stamp on CLOCK_REALTIME, if there is one, and what it is about.
+fn receive_notice(socket: &UdpSocket, control: &mut [u8]) -> io::Result<(Option<Time>, Option<sock_extended_err>)> {
+    // What was sent does not come back with a stamp, and what comes back with an error is of no interest.
+    let mut nothing = [IoSliceMut::new(&mut [])];
+    let flags = MsgFlags::MSG_ERRQUEUE;
+    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut nothing, Some(control), flags)?;
+    let (mut stamp, mut about) = (None, None);
+    for control in message.cmsgs().into_iter().flatten() {
+        stamp = stamp.or_else(|| software_stamp(&control));
+        if let ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) = control {
+            about = Some(error);
+        }
+    }
+    Ok((stamp, about))
+}
+
+/// The kernel's stamp in a control message, on CLOCK_REALTIME, if it is one.
+pub fn software_stamp(control: &ControlMessageOwned) -> Option<Time> {
+    let ControlMessageOwned::ScmTimestampsns(stamps) = control else {
+        return None;
+    };
+    // Zero where only the interface has stamped.
+    Some(Time::from_nanos(stamps.system.num_nanoseconds())).filter(|at| *at != Time::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: i64) -> LocalTime {
+        LocalTime::from_nanos(0) + Span::from_micros(micros)
+    }
+
+    /// What becomes of a stamp: the token and the time that it names.
+    fn stamped(departures: &mut Departures<char>, number: u32, now: i64, stamp: i64) -> Option<(char, i64)> {
+        match departures.stamped(number, at(now), Some(at(stamp))) {
+            Notice::Left { token, at } => Some((token, (at.at - LocalTime::from_nanos(0)).as_nanos() / 1_000)),
+            Notice::Other => None,
+            other @ (Notice::Unreachable(_) | Notice::Drained) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_stamp_finds_its_datagram_in_any_order_and_once() {
+        let mut departures = Departures::numbered();
+        for (sent, token) in [(10, Some('a')), (20, None), (30, Some('b'))] {
+            departures.sent(token, at(sent));
+        }
+        assert_eq!(stamped(&mut departures, 2, 50, 33), Some(('b', 33)));
+        assert_eq!(stamped(&mut departures, 0, 50, 11), Some(('a', 11)));
+        assert_eq!(stamped(&mut departures, 1, 50, 21), None, "nobody wants to know");
+        assert!(!departures.is_waiting());
+        assert_eq!(stamped(&mut departures, 0, 50, 11), None, "it has been told");
+        assert_eq!(stamped(&mut departures, 77, 50, 11), None, "never sent");
+        assert_eq!(departures.source(), StampSource::Kernel);
+    }
+
+    #[test]
+    fn a_stamp_of_another_clock_is_refused() {
+        for (stamp, is_believed) in [(9, false), (10, true), (50, true), (51, false), (-5_000_000, false)] {
+            let mut departures = Departures::numbered();
+            departures.sent(Some('a'), at(10));
+            assert_eq!(stamped(&mut departures, 0, 50, stamp).is_some(), is_believed, "{stamp}");
+            assert_eq!(departures.source() == StampSource::Kernel, is_believed, "{stamp}");
+        }
+        let mut departures = Departures::numbered();
+        departures.sent(Some('a'), at(10));
+        assert!(matches!(departures.stamped(0, at(50), None), Notice::Other), "a notice without a stamp");
+    }
+
+    #[test]
+    fn the_numbers_go_on_behind_their_largest() {
+        let mut departures = Departures { next: u32::MAX - 1, ..Departures::numbered() };
+        for (sent, token) in (0..).zip(['a', 'b', 'c', 'd']) {
+            departures.sent(Some(token), at(sent));
+        }
+        for (number, token) in [(u32::MAX, 'b'), (1, 'd'), (u32::MAX - 1, 'a'), (0, 'c')] {
+            assert_eq!(stamped(&mut departures, number, 9, 5).map(|(token, _)| token), Some(token));
+        }
+    }
+
+    #[test]
+    fn what_waits_in_vain_is_forgotten() {
+        let mut departures = Departures::numbered();
+        departures.sent(Some('a'), at(0));
+        departures.sent(Some('b'), at(1));
+        assert!(stamped(&mut departures, 1, 2, 1).is_some());
+        departures.sent(Some('c'), at(1_000_001));
+        assert_eq!(departures.source(), StampSource::User, "a stamp did not come");
+        assert_eq!(stamped(&mut departures, 0, 1_000_002, 1), None, "too late");
+        assert_eq!(stamped(&mut departures, 2, 1_000_002, 1_000_002).map(|(token, _)| token), Some('c'));
+
+        let room = departures.waiting.capacity();
+        for _ in 0..10 * WAITING {
+            departures.sent(Some('d'), at(1_000_003));
+        }
+        assert_eq!((departures.waiting.len(), departures.waiting.capacity()), (WAITING, room));
+        assert_eq!(stamped(&mut departures, 3, 1_000_004, 1_000_003), None, "there was no room for it");
+    }
+}

@@ -367,6 +367,10 @@ impl Master {
         }
         self.round = self.round.next();
         self.is_collecting = true;
+        // What is sent first after a pause is slow between its departure's stamp and the wire, the answer to it is not: with nothing in the
+        // caches a request took 2.7 µs longer than its response (between two namespaces), and all slaves seemed 1.4 µs
+        // ahead. An announce is due soon anyway.
+        self.timers.hasten(Timer::Announce, now);
         let lost: Vec<NodeId> = self
             .members
             .values()

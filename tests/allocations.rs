@@ -1,15 +1,19 @@
-//! Frames are decoded, walked through and encoded without touching the heap.
+//! Frames are decoded, walked through and encoded, sent, stamped and received without touching the heap.
 //!
 //! In a file of its own: the counting allocator takes the place of the usual one in the whole test binary.
 
 use allocation_counter::measure;
+use berkeleyd::departures::Notice;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::local_clock::LocalClock;
+use berkeleyd::net::{Addresses, Received, Sockets, Timestamping};
 use berkeleyd::protocol::{
     Acknowledgement, Announce, Entries, Entry, Frame, Header, Join, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome,
     Request, Response, peek_domain,
 };
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
+use mio::{Poll, Token};
 
 const ENTRY: Entry = Entry {
     node: NodeId::new(22),
@@ -104,4 +108,28 @@ fn decoding_allocates_nothing_whether_it_succeeds_or_not() {
         assert_eq!(count, 0, "{frame:?}");
         assert_eq!(entries, if matches!(frame.message, Message::Correction(_)) { MAX_ENTRIES } else { 0 });
     }
+}
+
+#[test]
+fn sending_and_receiving_with_stamps_allocates_nothing() {
+    let addresses = Addresses { bind: "127.0.0.1:0".parse().unwrap(), group: None, interface: None };
+    let mut sockets = Sockets::open(&addresses, Timestamping::Auto).unwrap();
+    let (main, group) = (Token(0), Token(1));
+    sockets.register(Poll::new().unwrap().registry(), main, group).unwrap();
+    let clock = LocalClock::new(Skew::ZERO).unwrap();
+    let (to, mut datagram) = (sockets.local_addr(), [0; 16]);
+    let (mut stamped, mut received) = (0, 0);
+    let count = allocations(|| {
+        for number in 0..1_000 {
+            sockets.send(to, b"to itself", clock.now(), Some(number)).unwrap();
+            while let notice @ (Notice::Left { .. } | Notice::Other) = sockets.notice(&clock).unwrap() {
+                stamped += u32::from(matches!(notice, Notice::Left { .. }));
+            }
+            while let Received::Datagram { .. } = sockets.receive(main, &clock, &mut datagram).unwrap() {
+                received += 1;
+            }
+        }
+    });
+    assert_eq!((count, received), (0, 1_000));
+    assert!(stamped > 0, "the kernel stamps departures on loopback, from some datagram on");
 }

@@ -117,7 +117,7 @@ fn a_slave_tells_in_its_next_response_when_the_last_one_left() {
     assert_eq!(third.previous, None);
 
     // The stamp of the second comes when the third has been sent: too late to be of use.
-    slave.0.node.handle_transmitted(stale, kernel(second.t3 + late));
+    slave.0.node.handle_transmitted(stale, kernel(third.t3 + late));
     let (fourth, _) = slave.asked(4, kernel);
     assert_eq!(fourth.previous, None);
 

@@ -12,7 +12,7 @@ use crate::counters::{Counters, DropReason};
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{Acknowledgement, Entry, Header, Request};
 use crate::stamp::Stamp;
-use crate::time::{LocalTime, Span};
+use crate::time::{LocalTime, Skew, Span};
 
 /// A master never lets this much time pass without announcing itself; slaves lose it after [`SILENCE`].
 pub const HEARTBEAT: Span = Span::from_millis(250);
@@ -283,6 +283,12 @@ impl Context {
     /// Where frames for the whole ensemble go: the group, if there is one, and every configured peer.
     pub fn everybody(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.config.group.into_iter().chain(self.config.peers.iter().copied())
+    }
+
+    /// The ensemble's rate relative to the local clock, when this node knows it: corrected in this life, or remembered from a former.
+    pub fn known_rate(&self) -> Option<Skew> {
+        let rate = self.clock.rate();
+        (self.clock.is_corrected() || rate != Skew::ZERO).then_some(rate)
     }
 
     /// True for the address of a configured peer.

@@ -136,9 +136,24 @@ pub enum Judgement {
     Restarted,
 }
 
+/// What is expected of the skew before the first sample.
+#[derive(Clone, Copy, Debug)]
+struct Prior {
+    skew: f64,
+    /// Its standard error.
+    error: f64,
+}
+
+impl Default for Prior {
+    fn default() -> Self {
+        Self { skew: 0.0, error: PRIOR_SKEW }
+    }
+}
+
 /// What is known of one slave.
 #[derive(Clone, Debug, Default)]
 pub struct Estimator {
+    prior: Prior,
     tracker: Option<Tracker>,
     suspect: Option<Sample>,
 }
@@ -147,6 +162,11 @@ impl Estimator {
     /// Knows nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Knows the skew, more or less, from somebody who measured it before: `error` is its standard error.
+    pub fn expecting(skew: Skew, error: Skew) -> Self {
+        Self { prior: Prior { skew: skew.as_ratio(), error: error.as_ratio() }, ..Self::default() }
     }
 
     /// How many samples were taken in since the start, or since all started afresh.
@@ -162,7 +182,7 @@ impl Estimator {
     /// Takes a sample in, the newer ones last. A late one, older than the newest, says less.
     pub fn push(&mut self, sample: Sample) -> Judgement {
         let Some(tracker) = &mut self.tracker else {
-            self.tracker = Some(Tracker::new(sample));
+            self.tracker = Some(Tracker::new(sample, self.prior));
             return Judgement::Kept;
         };
         if !tracker.contradicts(sample) {
@@ -176,7 +196,8 @@ impl Estimator {
                 Judgement::Suspect
             }
             Some(earlier) => {
-                *tracker = Tracker::new(earlier);
+                // A clock that jumped may have changed its rate as well, and one that was expected to run otherwise does not.
+                *tracker = Tracker::new(earlier, Prior::default());
                 tracker.absorb(sample);
                 Judgement::Restarted
             }
@@ -288,9 +309,9 @@ struct Tracker {
 impl Tracker {
     /// The first sample: of its delay any part may be queueing. Half of it on average is a guess: with less, the first errors
     /// on a busy network are understated; with more, the first second on a quiet one is noisier.
-    fn new(first: Sample) -> Self {
+    fn new(first: Sample, prior: Prior) -> Self {
         let edges = Edges::new(first, first.offset);
-        let belief = Belief::of(&edges);
+        let belief = Belief::of(&edges, prior);
         Self {
             at: first.at,
             pivot: first.offset,
@@ -365,7 +386,7 @@ impl Tracker {
         }
         if edges.half() < known {
             // By itself it says more than all before it did together: they were slow.
-            let fresh = Belief::of(&edges);
+            let fresh = Belief::of(&edges, Prior::default());
             self.beliefs.iter_mut().for_each(|(_, belief)| *belief = belief.with_offset_of(&fresh));
         } else {
             self.follow_path(&edges, &predicted, sample.delay);
@@ -467,18 +488,18 @@ struct Belief {
 }
 
 impl Belief {
-    /// From one exchange alone: half of what it took may have been queueing, in unknown shares.
-    fn of(edges: &Edges) -> Self {
+    /// From one exchange alone, and what is expected of the skew: half of what it took may have been queueing, in unknown shares.
+    fn of(edges: &Edges, prior: Prior) -> Self {
         let half = edges.half();
         let variance = half * half / 4.0;
         Self {
             offset: (edges.request - edges.response) / 2.0,
-            skew: 0.0,
+            skew: prior.skew,
             floor: 0.75 * half,
             offset_variance: variance,
             offset_skew: 0.0,
             offset_floor: 0.0,
-            skew_variance: PRIOR_SKEW * PRIOR_SKEW,
+            skew_variance: prior.error * prior.error,
             skew_floor: 0.0,
             floor_variance: variance,
         }
@@ -637,6 +658,23 @@ mod tests {
             estimate.error_bound
         );
         assert!(estimate.error_bound < Span::from_micros(60), "{}", estimate.error_bound);
+    }
+
+    #[test]
+    fn an_expected_skew_is_there_at_once_and_given_up_when_it_is_wrong() {
+        let at = |seconds: f64| LocalTime::from_nanos(0) + Span::from_secs_f64(seconds);
+        let truth = Skew::from_ppm(80);
+        let quiet = |seconds, index| sample(seconds, Span::ZERO, truth, Span::from_secs_f64(20e-6 * noise(index)));
+        let mut informed = Estimator::expecting(Skew::from_ppm(79), Skew::from_ppm(1));
+        informed.push(quiet(0.0, 1));
+        let later = informed.estimate(at(10.0)).expect("one sample");
+        assert!(later.offset.distance(Offset::new(Span::from_micros(800))) < Span::from_micros(80), "{}", later.offset);
+        let mut misled = Estimator::expecting(Skew::from_ppm(-80), Skew::from_ppm(1));
+        for index in 0..60 {
+            misled.push(quiet(Span::from_secs(index).as_secs_f64(), index));
+        }
+        let skew = misled.estimate(at(60.0)).expect("60 samples").skew;
+        assert!((skew - truth).abs() < Skew::from_ppm(1), "{skew}");
     }
 
     #[test]

@@ -460,7 +460,7 @@ impl Master {
             return context.drop_datagram(reason, from);
         }
         let was_silent = member.is_silent();
-        match member.answered(response, stamp) {
+        match member.answered(response, stamp, context.known_rate()) {
             Err(BadResponse::Unsolicited) => return context.drop_datagram(DropReason::Unsolicited, from),
             Err(BadResponse::Implausible) => return context.drop_datagram(DropReason::ImplausibleTimes, from),
             Ok(Judgement::Restarted) => context.tell(Event::LocalClockJumped { node: header.sender }),

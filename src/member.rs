@@ -25,6 +25,11 @@ const PROBATION: u32 = 4;
 const OBEYS_WITHIN: Span = Span::from_micros(1);
 /// A founder that says that its clock ran by more than this in a former life is not believed: no oscillator is worse.
 const LARGEST_MEMORY: Skew = Skew::from_ppm(500);
+/// How well two nodes that are synchronised know each other's rate, as a standard deviation. Two halves of a group that were
+/// apart have rates of their own, some 100 ppb from each other.
+const RATE_ERROR: Skew = Skew::from_ppm(1);
+/// And how well when one of them remembers it from a former life: what temperature makes of a quartz.
+const MEMORY_ERROR: Skew = Skew::from_ppm(5);
 /// No honest clock shows an earlier time: 2020 began, long before this program. A machine without a battery-backed
 /// clock starts in 1970 or at its firmware's date.
 const EARLIEST_PLAUSIBLE: Time = Time::from_nanos(1_577_836_800_000_000_000);
@@ -251,12 +256,17 @@ impl Member {
         self.missed >= SILENT_ROUNDS
     }
 
-    /// Takes in its answer, which arrived at `t4`, and learns from the exchange before if this answer brings its true t3. Tells what
+    /// Takes in its answer, which arrived at `t4` (`known_rate`: the ensemble's rate relative to the master's clock, if it knows it), and learns from the exchange before if this answer brings its true t3. Tells what
     /// became of the sample; one that waits for its own true t3 is kept for now.
     ///
     /// # Errors
     /// [`BadResponse`], and nothing has changed but that the request is answered.
-    pub fn answered(&mut self, response: &Response, t4: Stamp) -> Result<Judgement, BadResponse> {
+    pub fn answered(
+        &mut self,
+        response: &Response,
+        t4: Stamp,
+        known_rate: Option<Skew>,
+    ) -> Result<Judgement, BadResponse> {
         let waiting = self.unanswered.iter().position(|asked| asked.t1 == response.t1);
         let Asked { t1, left } = self.unanswered.remove(waiting.ok_or(BadResponse::Unsolicited)?);
         let exchange = Exchange { t1: left.at, t2: response.t2, t3: response.t3, t4: t4.at };
@@ -272,6 +282,9 @@ impl Member {
             adjustment: response.adjustment,
             is_synchronised: response.is_synchronised,
         });
+        if self.estimator.samples() == 0 {
+            self.recall_skew(response, known_rate);
+        }
         let earlier = self.held.take().and_then(|held| self.learn_held(held, response.previous));
         let judgement = if response.previous.is_some() && self.agrees(sample) {
             let t2 = if response.is_stamped_near_the_wire { StampSource::Kernel } else { StampSource::User };
@@ -287,6 +300,16 @@ impl Member {
         self.agreeing = 0;
         self.counted_with = None;
         Ok(Judgement::Restarted)
+    }
+
+    /// Two clocks that know their ensemble's rate know each other's: a new master need not measure again what the old one did, and a
+    /// node that starts again need not be found out anew. `known_rate`: the master's own.
+    fn recall_skew(&mut self, response: &Response, known_rate: Option<Skew>) {
+        let is_sane = response.rate != Skew::ZERO && response.rate.abs() <= LARGEST_MEMORY;
+        if let Some(ensemble_rate) = known_rate.filter(|_| is_sane) {
+            let error = if response.is_synchronised { RATE_ERROR } else { MEMORY_ERROR };
+            self.estimator = Estimator::expecting(ensemble_rate.relative_to(response.rate), error);
+        }
     }
 
     /// Learns from an exchange that has waited for its true t3, with it if `previous` brings it, else with the one on the wire, which

@@ -136,6 +136,45 @@ fn a_node_that_starts_afresh_keeps_its_rate_and_is_stepped_back() {
 }
 
 #[test]
+fn a_master_that_starts_again_goes_on_at_the_rate_that_all_remember() {
+    let drifts = [0, 100, 60, -40];
+    let faults: Vec<Fault> =
+        drifts.iter().map(|ppm| Fault { offset: Span::ZERO, drift: Skew::from_ppm(*ppm) }).collect();
+    let mut network = ensemble(&faults);
+    network.run_until(Span::from_secs(60));
+    let rate = network.members[MASTER].node.clock().rate();
+    assert!((rate - Skew::from_ppm(30)).abs() < Skew::from_ppm(1), "the mean of the four, not {rate}");
+    network.restart_with_state(MASTER, Span::from_secs(5));
+    network.run_for(Span::from_secs(20));
+    let changed = network.members[MASTER].node.clock().rate() - rate;
+    assert!(changed.abs() < Skew::from_ppm(1), "it changed by {changed}; the mean of the slaves is 10 ppm off");
+}
+
+#[test]
+fn a_node_that_remembers_its_drift_is_within_ten_microseconds_a_second_at_once() {
+    // Without what it remembers its oscillator takes it away by 100 µs each second, and the first answers do not tell by how much.
+    let drifts = [0, 100, 60, -40];
+    let faults: Vec<Fault> =
+        drifts.iter().map(|ppm| Fault { offset: Span::ZERO, drift: Skew::from_ppm(*ppm) }).collect();
+    let mut network = ensemble(&faults);
+    network.run_until(Span::from_secs(60));
+    network.restart_with_state(1, Span::from_secs(5));
+    let mut last = None;
+    for _ in 0..20 {
+        let apart = network.error(1) - network.error(2);
+        let is_corrected = network.members[1].node.clock().is_corrected();
+        if let Some(last) = last.filter(|_| !is_corrected) {
+            let gained: Span = apart - last;
+            assert!(gained.abs() < Span::from_nanos(500), "gained {gained} in 50 ms before its first correction");
+        }
+        last = Some(apart);
+        assert!(!is_corrected || apart.abs() < Span::from_micros(30), "{apart}");
+        network.run_for(Span::from_millis(50));
+    }
+    assert!(network.members[1].node.clock().is_corrected());
+}
+
+#[test]
 fn a_round_is_averaged_once_though_a_member_is_given_up_after_its_deadline() {
     let mut network = ensemble(&off_by(&[Span::ZERO, Span::ZERO, Span::ZERO]));
     network.run_until(Span::from_millis(200));

@@ -122,13 +122,22 @@ impl Network {
         index
     }
 
-    /// The node starts again, at its old address and with its old number, in another life.
+    /// The node starts again, at its old address and with its old number, in another life that knows nothing.
     pub fn restart(&mut self, index: usize, offset: Span) {
+        self.restart_knowing(index, offset, Skew::ZERO);
+    }
+
+    /// The same with what its former life has learned of its oscillator.
+    pub fn restart_with_state(&mut self, index: usize, offset: Span) {
+        self.restart_knowing(index, offset, self.members[index].node.clock().rate());
+    }
+
+    fn restart_knowing(&mut self, index: usize, offset: Span, rate: Skew) {
         let member = &mut self.members[index];
         member.lives += 1;
         let config = member.node.config().clone();
         let incarnation = Incarnation::new(u64::try_from(index).unwrap() + 1_000 * (member.lives + 1));
-        member.node = Node::new(config, incarnation, member.local(self.now), START + self.now + offset, Skew::ZERO);
+        member.node = Node::new(config, incarnation, member.local(self.now), START + self.now + offset, rate);
         member.alive = true;
         self.flush(index);
     }

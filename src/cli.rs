@@ -219,7 +219,7 @@ fn describe(error: &clap::Error) -> String {
 mod tests {
     use super::*;
     use crate::average::Average;
-    use crate::config::{CorrectionPolicy, NodeConfig, Role};
+    use crate::config::{CorrectionPolicy, NodeConfig, Role, Who};
     use crate::config_file::COMMAND_LINE_ONLY;
     use crate::identity::{Domain, NodeId};
     use crate::net::Interface;
@@ -228,6 +228,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
     use std::io::Write;
+    use std::num::NonZeroU32;
 
     fn parsed(arguments: &str) -> Result<Invocation, Failure> {
         parse(std::iter::once("berkeleyd").chain(arguments.split_whitespace()).map(OsString::from))
@@ -277,7 +278,8 @@ mod tests {
     fn every_option_arrives() {
         let text = "--role master --domain 7 --bind [::1]:0 --interface eth0 --group [ff15::1]:9 --peer [::1]:1 \
             --peer [::1]:2 --max-slaves 5 --clock virtual --inject-offset -1.5s --inject-drift -50.25 --inject-lie 3ms \
-            --interval 2s --min-interval 100ms --max-interval 2s --average midpoint --gamma 1ms --reference \
+            --interval 2s --min-interval 100ms --max-interval 4s --weight 7=3 --weight 192.0.2.7=2 --delay-asymmetry -5us \
+            --delay-asymmetry 7=1.5us --average midpoint --gamma 1ms --reference \
             --max-slew 100.5 --step-threshold 5ms --allow-step --max-correction 10s --priority -3 --node-id 9 \
             --state-dir /a --status-socket /b -vv";
         let config = run(text);
@@ -297,6 +299,15 @@ mod tests {
             peers: vec!["[::1]:1".parse().unwrap(), "[::1]:2".parse().unwrap()],
             interval: Span::from_secs(2),
             min_interval: Span::from_millis(100),
+            max_interval: Span::from_secs(4),
+            weights: vec![
+                (Who::Node(NodeId::new(7)), NonZeroU32::new(3).unwrap()),
+                (Who::Address([192, 0, 2, 7].into()), NonZeroU32::new(2).unwrap()),
+            ],
+            delay_asymmetries: vec![
+                (Who::All, Span::from_micros(-5)),
+                (Who::Node(NodeId::new(7)), Span::from_nanos(1_500)),
+            ],
             average: Average::Midpoint,
             gamma: Span::from_millis(1),
             policy: CorrectionPolicy {

@@ -3,7 +3,8 @@
 //! Only what the state machines need. Addresses to bind, files and sockets belong to the driver, see `settings.rs`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
 use serde::Serialize;
 
@@ -52,6 +53,38 @@ impl Default for CorrectionPolicy {
     }
 }
 
+/// To whom a setting of the master about its slaves applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// To all that no other is for.
+    All,
+    /// To whoever answers from there, unless its number is named as well.
+    Address(IpAddr),
+    /// To the node with this number.
+    Node(NodeId),
+}
+
+impl Who {
+    /// How well it fits a node; `None` when it does not.
+    fn fit(self, node: NodeId, address: Option<IpAddr>) -> Option<u8> {
+        match self {
+            Self::All => Some(0),
+            Self::Address(ip) => (address == Some(ip)).then_some(1),
+            Self::Node(number) => (number == node).then_some(2),
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Address(ip) => ip.fmt(f),
+            Self::Node(node) => node.fmt(f),
+        }
+    }
+}
+
 /// The settings of one node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeConfig {
@@ -73,6 +106,8 @@ pub struct NodeConfig {
     pub interval: Span,
     /// The shortest time between rounds, used while the group settles. Positive, at most `interval`.
     pub min_interval: Span,
+    /// The longest time between rounds, when the clocks need no more. At least `interval`.
+    pub max_interval: Span,
     /// How the offsets are averaged.
     pub average: Average,
     /// How close clocks must be to count as agreeing. Positive.
@@ -81,6 +116,10 @@ pub struct NodeConfig {
     pub policy: CorrectionPolicy,
     /// How many slaves a master takes.
     pub max_slaves: usize,
+    /// How much a clock counts in a `weighted` average, its own too; who is not named counts once when anybody is.
+    pub weights: Vec<(Who, NonZeroU32)>,
+    /// By how much longer a request takes than its response, as the operator has measured; zero for who is not named.
+    pub delay_asymmetries: Vec<(Who, Span)>,
     /// For tests and demonstrations: a slave says that its clock is ahead by this much more than it is.
     pub lie: Span,
 }
@@ -98,12 +137,25 @@ impl NodeConfig {
             peers: Vec::new(),
             interval: Span::from_secs(1),
             min_interval: Span::from_millis(125),
+            max_interval: Span::from_secs(1),
             average: Average::FaultTolerant,
             gamma: Span::from_millis(20),
             policy: CorrectionPolicy::default(),
             max_slaves: 16_384,
+            weights: Vec::new(),
+            delay_asymmetries: Vec::new(),
             lie: Span::ZERO,
         }
+    }
+
+    /// The weight given to a node; its own has no address.
+    pub fn weight(&self, node: NodeId, address: Option<IpAddr>) -> Option<NonZeroU32> {
+        best(&self.weights, node, address)
+    }
+
+    /// By how much longer requests to a node take than its responses.
+    pub fn delay_asymmetry(&self, node: NodeId, address: IpAddr) -> Span {
+        best(&self.delay_asymmetries, node, Some(address)).unwrap_or_default()
     }
 
     /// Checks what a type cannot say.
@@ -123,6 +175,18 @@ impl NodeConfig {
         }
         if self.min_interval > self.interval {
             return fault("min-interval", "must not be longer than interval");
+        }
+        if self.max_interval < self.interval {
+            return fault("max-interval", "must not be shorter than interval");
+        }
+        if self.max_interval > Self::LONGEST_INTERVAL {
+            return fault("max-interval", "must be at most 64s");
+        }
+        if has_duplicate(&self.weights) {
+            return fault("weight", "is given twice for the same node");
+        }
+        if has_duplicate(&self.delay_asymmetries) {
+            return fault("delay-asymmetry", "is given twice for the same node");
         }
         if self.gamma <= Span::ZERO {
             return fault("gamma", "must be positive");
@@ -151,6 +215,16 @@ impl NodeConfig {
     pub const LONGEST_INTERVAL: Span = Span::from_secs(64);
 }
 
+/// What is set for whom fits best.
+fn best<T: Copy>(settings: &[(Who, T)], node: NodeId, address: Option<IpAddr>) -> Option<T> {
+    let fits = settings.iter().filter_map(|(who, value)| Some((who.fit(node, address)?, *value)));
+    fits.max_by_key(|(fit, _)| *fit).map(|(_, value)| value)
+}
+
+fn has_duplicate<T>(settings: &[(Who, T)]) -> bool {
+    settings.iter().enumerate().any(|(index, (who, _))| settings.iter().take(index).any(|(other, _)| other == who))
+}
+
 /// A setting that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -173,11 +247,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_narrowest_setting_for_a_node_holds() {
+        let ip: IpAddr = [192, 0, 2, 7].into();
+        let delay_asymmetries = vec![
+            (Who::Node(NodeId::new(7)), Span::from_micros(3)),
+            (Who::All, Span::from_micros(1)),
+            (Who::Address(ip), Span::from_micros(2)),
+        ];
+        let config = NodeConfig { delay_asymmetries, ..NodeConfig::new(NodeId::new(1), Role::Master) };
+        let asymmetry = |node, ip| config.delay_asymmetry(NodeId::new(node), ip);
+        assert_eq!(asymmetry(7, ip), Span::from_micros(3));
+        assert_eq!(asymmetry(8, ip), Span::from_micros(2));
+        assert_eq!(asymmetry(8, [192, 0, 2, 8].into()), Span::from_micros(1));
+        assert_eq!(config.weight(NodeId::new(7), Some(ip)), None);
+    }
+
+    #[test]
     fn defaults_are_valid_with_a_group_and_contradictions_are_named() {
         let group = "239.255.5.25:5525".parse().ok();
         let base = NodeConfig { group, ..NodeConfig::new(NodeId::new(1), Role::Slave) };
         assert_eq!(base.clone().validated(), Ok(base.clone()));
-        let faults: [(&str, NodeConfig); 6] = [
+        let twice = vec![(Who::Node(NodeId::new(7)), Span::ZERO), (Who::Node(NodeId::new(7)), Span::from_micros(1))];
+        let faults: [(&str, NodeConfig); 9] = [
+            ("max-interval", NodeConfig { max_interval: Span::from_millis(999), ..base.clone() }),
+            ("max-interval", NodeConfig { max_interval: Span::from_secs(65), ..base.clone() }),
+            ("delay-asymmetry", NodeConfig { delay_asymmetries: twice, ..base.clone() }),
             ("node-id", NodeConfig { node_id: NodeId::new(0), ..base.clone() }),
             ("interval", NodeConfig { interval: Span::from_secs(65), ..base.clone() }),
             ("min-interval", NodeConfig { min_interval: Span::from_secs(2), ..base.clone() }),

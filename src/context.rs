@@ -145,6 +145,12 @@ pub enum Event {
         /// Why it is left out; `None` when it counts.
         left_out: Option<&'static str>,
     },
+    /// Master: rounds follow each other at this distance from now on, because the error bounds of most slaves would grow by much in a
+    /// longer one, or by little in this one.
+    Paced {
+        /// From one round to the next.
+        pause: Span,
+    },
     /// Master: a slave's local clock has jumped; its samples were thrown away.
     LocalClockJumped {
         /// The slave.

@@ -409,6 +409,7 @@ impl EventLoop {
             Event::Returned { node } => info!("answers again node={node}"),
             Event::Standing { node, left_out: None } => info!("counted node={node}"),
             Event::Standing { node, left_out: Some(reason) } => info!("left out node={node} reason={reason}"),
+            Event::Paced { pause } => debug!("rounds from now on every={pause}"),
             Event::LocalClockJumped { node } => warn!("local clock jumped, measuring afresh node={node}"),
             Event::RefusedBySlave { node, correction } => {
                 self.warn_rarely(

@@ -41,6 +41,8 @@ use crate::timers::Timers;
 const BURST_PAUSE: Span = Span::from_millis(20);
 /// Between the requests to one member and the next, so that their answers do not queue behind each other.
 const PACE: Span = Span::from_micros(300);
+/// Rounds are not made shorter than this for each member: a thousand are asked once a second, however little is known of them.
+const MEMBER_PAUSE: Span = Span::from_millis(1);
 /// A round asks everybody within this part of its interval, however many there are.
 const ASKING_PART: i64 = 4;
 /// A round waits for answers no longer than this part of its interval.
@@ -121,7 +123,7 @@ pub struct Master {
     /// The member that an answer was still waited for when all were looked at last. While that is so, nobody need look at the
     /// others: members are asked in their order, and a thousand answers would each look past all those before.
     waited_for: NodeId,
-    /// Time to the next round: short while the group settles, then the configured interval.
+    /// Time to the next round: short while little is known of the clocks, see [`Master::adapt_pause`].
     pause: Span,
     /// The last t1 that was handed out; every transmission carries another.
     last_t1: LocalTime,
@@ -169,7 +171,8 @@ impl Master {
 
     /// What it says of itself.
     pub fn announce(&self, context: &Context) -> Announce {
-        Announce { interval: context.config.interval, priority: context.config.priority }
+        // Slaves wait for three of them before they take themselves for forgotten.
+        Announce { interval: context.config.interval.max(self.pause), priority: context.config.priority }
     }
 
     /// The request of this instant to a life of a node at `to`; its t1 is waited for.
@@ -323,6 +326,9 @@ impl Master {
     /// A candidate answered: it is where it says it is. A former life of it is forgotten, and its burst begins.
     fn admit(&mut self, context: &mut Context, peer: Peer, asked: Asked, now: LocalTime) {
         let mut member = Member::new(peer, now);
+        let ip = peer.address.ip();
+        member.weight = context.config.weight(peer.node, Some(ip));
+        member.delay_asymmetry = context.config.delay_asymmetry(peer.node, ip);
         member.request_sent(asked);
         self.timers.cancel(Timer::Repeat(peer.node));
         self.timers.set(Timer::Ask(peer.node), now + BURST_PAUSE);
@@ -604,7 +610,7 @@ impl Master {
         let entries: Vec<Entry> = entries.collect();
         self.deliver(context, &entries, now);
         if is_founded {
-            self.pause = self.pause.times(2).min(context.config.interval);
+            self.adapt_pause(context, &measured, now);
         } else {
             self.stage = Stage::Founded;
             self.settle(context, now);
@@ -628,7 +634,8 @@ impl Master {
         };
         // Of itself it knows no error. As good as the best of the others, or `weighted` would hear nobody else.
         let error_bound = measured.iter().map(|(_, member)| member.estimate.error_bound).min().unwrap_or(Span::ZERO);
-        Reading { offset: Offset::ZERO, error_bound, weight: None, standing }
+        let weight = context.config.weight(context.config.node_id, None);
+        Reading { offset: Offset::ZERO, error_bound, weight, standing }
     }
 
     /// Corrects one newcomer between two rounds, to where the ensemble is now. It has no vote yet, so that nothing is
@@ -645,8 +652,49 @@ impl Master {
 
     /// Rounds follow each other quickly for a while: somebody's skew is not known yet.
     fn settle(&mut self, context: &Context, now: LocalTime) {
-        self.pause = context.config.min_interval;
+        self.pause = self.shortest_pause(context);
         self.timers.hasten(Timer::Round, now + self.pause);
+    }
+
+    /// Rounds come twice as often when most bounds grow by much from one to the next, half as often when they would not even then. Most:
+    /// one oscillator in a draught shall not have everybody asked all the time.
+    fn adapt_pause(&mut self, context: &mut Context, measured: &[(NodeId, Measured)], now: LocalTime) {
+        let most_may_wait = |pause| {
+            let may_wait = measured.iter().filter_map(|(node, _)| self.members.get(node)?.may_wait(now, pause));
+            let (may, must_not) =
+                may_wait.fold(
+                    (0_usize, 0_usize),
+                    |(may, must_not), yes| {
+                        if yes { (may + 1, must_not) } else { (may, must_not + 1) }
+                    },
+                );
+            may > must_not
+        };
+        let (shortest, longest) = (self.shortest_pause(context), context.config.max_interval);
+        let longer = self.pause.times(2).min(longest);
+        let pause = if most_may_wait(longer) {
+            longer
+        } else if most_may_wait(self.pause) {
+            self.pause
+        } else {
+            self.pause.part(2).max(shortest)
+        };
+        if pause != self.pause {
+            self.pause = pause;
+            context.tell(Event::Paced { pause });
+        }
+        self.timers.hasten(Timer::Round, now + self.pause);
+    }
+
+    /// Time to the next round: no more than the shortest that was asked for, unless that would be too much for so many members.
+    fn shortest_pause(&self, context: &Context) -> Span {
+        let count = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
+        context.config.min_interval.max(MEMBER_PAUSE.times(count)).min(context.config.interval)
+    }
+
+    /// Time from one round to the next, as chosen last.
+    pub fn pause(&self) -> Span {
+        self.pause
     }
 
     // ---- correct --------------------------------------------------------------------------------------------------

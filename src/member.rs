@@ -1,6 +1,7 @@
 //! What a master knows of one slave: where it is, what it said of its clock, how its oscillator runs, what it owes.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use crate::average::{Reading, Reason, Standing, Verdict};
 use crate::estimator::{Estimate, Estimator, Judgement};
@@ -30,6 +31,8 @@ const LARGEST_MEMORY: Skew = Skew::from_ppm(500);
 const RATE_ERROR: Skew = Skew::from_ppm(1);
 /// And how well when one of them remembers it from a former life: what temperature makes of a quartz.
 const MEMORY_ERROR: Skew = Skew::from_ppm(5);
+/// No bound is so small that less than this matters: what stamps and schedulers make.
+const LEAST_GROWTH: Span = Span::from_micros(1);
 /// No honest clock shows an earlier time: 2020 began, long before this program. A machine without a battery-backed
 /// clock starts in 1970 or at its firmware's date.
 const EARLIEST_PLAUSIBLE: Time = Time::from_nanos(1_577_836_800_000_000_000);
@@ -175,6 +178,10 @@ pub struct Member {
     pub delivery: Option<Delivery>,
     /// How long its answers take.
     pub round_trip: RoundTrip,
+    /// How much it counts in a weighted average.
+    pub weight: Option<NonZeroU32>,
+    /// By how much longer a request to it takes than its response.
+    pub delay_asymmetry: Span,
     /// Requests and corrections that had to be sent again.
     pub retransmissions: u64,
     /// When it was heard last.
@@ -193,7 +200,8 @@ pub struct Member {
     counted_with: Option<Estimate>,
     unanswered: Vec<Asked>,
     held: Option<Held>,
-    /// Who took the bluntest stamp of the sample that was learned from last.
+    /// The sample that was learned from last, and who took the bluntest of its stamps.
+    last_sample: Option<Sample>,
     stamps: StampSource,
     estimator: Estimator,
     report: Option<Report>,
@@ -209,6 +217,8 @@ impl Member {
             asking: Asking::BURST,
             delivery: None,
             round_trip: RoundTrip::default(),
+            weight: None,
+            delay_asymmetry: Span::ZERO,
             retransmissions: 0,
             last_heard: now,
             missed: 0,
@@ -219,6 +229,7 @@ impl Member {
             counted_with: None,
             unanswered: Vec::with_capacity(UNANSWERED),
             held: None,
+            last_sample: None,
             stamps: StampSource::User,
             estimator: Estimator::new(),
             report: None,
@@ -270,7 +281,7 @@ impl Member {
         let waiting = self.unanswered.iter().position(|asked| asked.t1 == response.t1);
         let Asked { t1, left } = self.unanswered.remove(waiting.ok_or(BadResponse::Unsolicited)?);
         let exchange = Exchange { t1: left.at, t2: response.t2, t3: response.t3, t4: t4.at };
-        let sample = exchange.sample().ok_or(BadResponse::Implausible)?;
+        let sample = self.sample(exchange).ok_or(BadResponse::Implausible)?;
         self.round_trip.measure(t4.at - t1);
         self.last_heard = t4.at;
         self.missed = 0;
@@ -317,15 +328,22 @@ impl Member {
     fn learn_held(&mut self, held: Held, previous: Option<Departure>) -> Option<Judgement> {
         let Held { t1, exchange, stamps } = held;
         let late = previous.filter(|departure| departure.t1 == t1).map(|departure| departure.late);
-        let completed = late.and_then(|late| Exchange { t3: exchange.t3 + late, ..exchange }.sample());
+        let completed = late.and_then(|late| self.sample(Exchange { t3: exchange.t3 + late, ..exchange }));
         match completed {
             Some(sample) => Some(self.learn(sample, stamps)),
-            None => Some(self.learn(exchange.sample()?, StampSource::User)),
+            None => Some(self.learn(self.sample(exchange)?, StampSource::User)),
         }
     }
 
+    /// What an exchange says, with what is known of the two ways: a request that takes longer makes the slave seem ahead by half of it.
+    /// The bound of half the delay holds all the same, as long as neither way takes less than nothing.
+    fn sample(&self, exchange: Exchange) -> Option<Sample> {
+        let sample = exchange.sample()?;
+        Some(Sample { offset: Offset::new(sample.offset.ahead() - self.delay_asymmetry.half()), ..sample })
+    }
+
     fn learn(&mut self, sample: Sample, stamps: StampSource) -> Judgement {
-        self.stamps = stamps;
+        (self.last_sample, self.stamps) = (Some(sample), stamps);
         self.estimator.push(sample)
     }
 
@@ -335,6 +353,11 @@ impl Member {
         self.estimator.estimate(sample.at).is_some_and(|estimate| {
             sample.offset.distance(estimate.offset) <= sample.delay.half() + estimate.error_bound
         })
+    }
+
+    /// The sample that was learned from last.
+    pub fn last_sample(&self) -> Option<Sample> {
+        self.last_sample
     }
 
     /// Who took the bluntest stamp of its last sample.
@@ -397,7 +420,7 @@ impl Member {
         } else {
             Standing::Member
         };
-        Reading { offset: measured.offset, error_bound: measured.estimate.error_bound, weight: None, standing }
+        Reading { offset: measured.offset, error_bound: measured.estimate.error_bound, weight: self.weight, standing }
     }
 
     /// Remembers what an average made of it. Tells whether the verdict is new. `is_founder`: it had a vote in the first
@@ -477,6 +500,14 @@ impl Member {
             rate_error: measured.estimate.skew_error,
             adjustment: report.adjustment,
         })
+    }
+
+    /// True when its error bound will not have grown by much if it is not asked for so long: by no more than an eighth of what no
+    /// exchange can tell, half of the quickest. `None` when nothing is known of it.
+    pub fn may_wait(&self, now: LocalTime, pause: Span) -> Option<bool> {
+        let (then, now) = (self.estimator.estimate(now + pause)?, self.estimator.estimate(now)?);
+        let grown = then.error_bound - now.error_bound;
+        Some(grown <= self.estimator.least_delay()?.part(16).max(LEAST_GROWTH))
     }
 
     /// True when its last answer said that its clock agrees with an ensemble.

@@ -10,6 +10,7 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::os::unix::net::SocketAddr as SocketPath;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use clap::{Args, ValueEnum};
 use log::LevelFilter;
 
 use crate::average::Average;
-use crate::config::{CorrectionPolicy, NodeConfig, Role};
+use crate::config::{CorrectionPolicy, NodeConfig, Role, Who};
 use crate::identity::{Domain, NodeId};
 use crate::net::{DEFAULT_PORT, Interface, Timestamping, default_group};
 use crate::time::{Skew, Span};
@@ -40,10 +41,10 @@ const NODE: &str = "This node";
 /// The placeholder tells the kind: DUR a span, PPM and N numbers, BOOL a claim, and anything else a text.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Settings {
-    /// The part to play: master, slave or auto (not built yet) [default: auto]
+    /// master, slave or auto (not built yet) [default: auto]
     #[arg(long, value_name = "ROLE", hide_possible_values = true, help_heading = NETWORK)]
     role: Option<RoleChoice>,
-    /// Number of the ensemble; frames of others are dropped [default: 0]
+    /// Number of the ensemble; others are not heard [default: 0]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 0..=u32::MAX), help_heading = NETWORK)]
     domain: Option<u32>,
     /// Local address; port 0 picks a free one [default: 0.0.0.0:5525]
@@ -61,6 +62,9 @@ pub struct Settings {
     /// Who stamps: auto, kernel, user, hardware (not built) [default: auto]
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = NETWORK)]
     timestamping: Option<TimestampingChoice>,
+    /// How much longer requests take than responses: DUR or WHO=DUR
+    #[arg(long, value_name = "EXTRA", value_parser = delay_asymmetry, allow_hyphen_values = true, help_heading = NETWORK)]
+    delay_asymmetry: Vec<(Who, Span)>,
     /// How many slaves a master takes [default: 16384]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=usize::MAX), help_heading = NETWORK)]
     max_slaves: Option<usize>,
@@ -81,15 +85,18 @@ pub struct Settings {
     /// Time between rounds, 62.5ms to 64s [default: 1s]
     #[arg(long, value_name = "DUR", help_heading = ROUNDS)]
     interval: Option<Span>,
-    /// Shortest time between rounds, while settling [default: 125ms]
+    /// Shortest, while little is known of the clocks [default: 125ms]
     #[arg(long, value_name = "DUR", help_heading = ROUNDS)]
     min_interval: Option<Span>,
-    /// Upper bound of the adaptive choice; the interval is not lengthened yet
+    /// Longest, when the clocks need no more [default: --interval]
     #[arg(long, value_name = "DUR", help_heading = ROUNDS)]
     max_interval: Option<Span>,
     /// mean, fault-tolerant, midpoint or weighted [default: fault-tolerant]
     #[arg(long, value_name = "NAME", help_heading = ROUNDS)]
     average: Option<Average>,
+    /// Weight of a node (number or IP); repeatable [default: all 1]
+    #[arg(long, value_name = "WHO=N", value_parser = weight, help_heading = ROUNDS)]
+    weight: Vec<(Who, NonZeroU32)>,
     /// How close clocks must be to count as agreeing [default: 20ms]
     #[arg(long, value_name = "DUR", help_heading = ROUNDS)]
     gamma: Option<Span>,
@@ -333,9 +340,6 @@ impl Settings {
         let given = self.node_id.map(NodeId::new);
         let default = NodeConfig::new(given.unwrap_or(NodeId::new(1)), role);
         let interval = self.interval.unwrap_or(default.interval);
-        if self.max_interval.is_some_and(|longest| longest < interval) {
-            fault("max-interval", "must not be shorter than interval".to_owned());
-        }
         let config = NodeConfig {
             domain: self.domain.map_or(default.domain, Domain::new),
             priority: self.priority.unwrap_or(default.priority),
@@ -344,7 +348,10 @@ impl Settings {
             interval,
             // Whoever asks for rounds faster than the default minimum means that, and not a contradiction.
             min_interval: self.min_interval.unwrap_or(default.min_interval.min(interval)),
+            max_interval: self.max_interval.unwrap_or(interval),
             average: self.average.unwrap_or(default.average),
+            weights: self.weight,
+            delay_asymmetries: self.delay_asymmetry,
             gamma: self.gamma.unwrap_or(default.gamma),
             policy: CorrectionPolicy {
                 max_slew: self.max_slew.unwrap_or(default.policy.max_slew),
@@ -387,6 +394,32 @@ impl Settings {
 fn whole<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// A slave, by its number or address.
+fn who(text: &str) -> Result<Who, String> {
+    match (text.parse::<u64>(), text.parse::<IpAddr>()) {
+        (Ok(number), _) if number > 0 => Ok(Who::Node(NodeId::new(number))),
+        (_, Ok(ip)) => Ok(Who::Address(ip)),
+        (Ok(_) | Err(_), Err(_)) => Err(format!("{text:?} is neither the number of a node nor an IP address")),
+    }
+}
+
+/// A weight and whose it is, as in `7=3`.
+fn weight(text: &str) -> Result<(Who, NonZeroU32), String> {
+    let (node, weight) = text.split_once('=').ok_or("must name a node, as in 7=3 or 192.0.2.7=3")?;
+    let weight = weight.parse().map_err(|_| format!("must be a whole number from 1 to {}, as in 7=3", u32::MAX))?;
+    Ok((who(node)?, weight))
+}
+
+/// An asymmetry and whose it is, if not everybody's.
+fn delay_asymmetry(text: &str) -> Result<(Who, Span), String> {
+    let (who, span) = match text.split_once('=') {
+        Some((node, span)) => (who(node)?, span),
+        None => (Who::All, text),
+    };
+    let span: Span = span.parse().map_err(|error| format!("{error}"))?;
+    if span.abs() > Span::from_secs(1) { Err("must be at most 1s either way".to_owned()) } else { Ok((who, span)) }
 }
 
 /// A rate in parts per million, fractions and signs allowed.
@@ -454,8 +487,19 @@ mod tests {
     #[test]
     fn the_defaults_in_the_help_are_the_defaults() {
         // Where the default is described and not written, there is nothing to compare.
-        let described =
-            ["role", "interface", "group", "max-correction", "node-id", "state-dir", "key-file", "status-socket"];
+        let described = [
+            "role",
+            "interface",
+            "group",
+            "max-interval",
+            "weight",
+            "delay-asymmetry",
+            "max-correction",
+            "node-id",
+            "state-dir",
+            "key-file",
+            "status-socket",
+        ];
         let mut written = 0;
         for setting in file_command().get_arguments() {
             let help = setting.get_help().map(ToString::to_string).unwrap_or_default();

@@ -3,10 +3,12 @@
 //! The names, units and meanings of the fields are a contract; new ones may come, none may go or change. Times are
 //! integers in nanoseconds, rates in parts per billion.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::NodeConfig;
 use crate::counters::DropReason;
 use crate::member::Member;
 use crate::node::Node;
@@ -50,6 +52,10 @@ pub struct Status {
     pub timestamping: String,
     /// The last correction that it refused; null when none.
     pub refused_correction_ns: Option<i64>,
+    /// On a master: time from one round to the next, as it has chosen; null on a slave.
+    pub pause_ns: Option<i64>,
+    /// And why.
+    pub pause_reason: Option<String>,
     /// Its clocks.
     pub clock: ClockStatus,
     /// Datagrams sent, received and dropped.
@@ -122,6 +128,8 @@ pub struct PeerStatus {
     pub error_bound_ns: i64,
     /// How far `offset_ns` is likely to be wrong (one standard deviation).
     pub offset_error_ns: i64,
+    /// The last sample as it was measured, before anything was filtered; null before the first.
+    pub sample: Option<SampleStatus>,
     /// Who took the stamps of its last sample, at both ends; the bluntest of the four counts.
     pub timestamping: String,
     /// Its clock is averaged.
@@ -132,6 +140,17 @@ pub struct PeerStatus {
     pub last_heard_ms: i64,
     /// Requests and corrections that had to be sent again.
     pub retransmissions: u64,
+}
+
+/// One exchange with a slave, by the free-running clocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleStatus {
+    /// When, on the master's oscillator.
+    pub at_ns: i64,
+    /// The slave's oscillator minus the master's.
+    pub offset_ns: i64,
+    /// Round-trip time without turnaround.
+    pub delay_ns: i64,
 }
 
 /// What the driver knows and the core does not.
@@ -187,6 +206,8 @@ impl Status {
             adjustment: clock.adjustment(),
             timestamping: driver.timestamping.name().to_owned(),
             refused_correction_ns: node.refused_correction().map(Span::as_nanos),
+            pause_ns: node.as_master().map(|master| master.pause().as_nanos()),
+            pause_reason: node.as_master().map(|master| pause_reason(master.pause(), node.config()).to_owned()),
             clock: ClockStatus {
                 kind: driver.clock_kind.to_owned(),
                 system_ns: driver.system.as_nanos(),
@@ -212,6 +233,15 @@ impl Status {
     }
 }
 
+/// Why a master asks as often as it does.
+fn pause_reason(pause: Span, config: &NodeConfig) -> &'static str {
+    match pause.cmp(&config.interval) {
+        Ordering::Less => "error bounds would grow by much in a longer one",
+        Ordering::Equal => "as configured",
+        Ordering::Greater => "error bounds grow by little in it",
+    }
+}
+
 impl PeerStatus {
     /// `None` before the first answer.
     fn new(member: &Member, now: LocalTime, own: Time) -> Option<Self> {
@@ -226,6 +256,11 @@ impl PeerStatus {
             skew_ppb: measured.estimate.skew.as_ppb(),
             error_bound_ns: measured.estimate.error_bound.as_nanos(),
             offset_error_ns: measured.estimate.offset_error.as_nanos(),
+            sample: member.last_sample().map(|sample| SampleStatus {
+                at_ns: sample.at.as_nanos(),
+                offset_ns: sample.offset.ahead().as_nanos(),
+                delay_ns: sample.delay.as_nanos(),
+            }),
             timestamping: member.stamps().name().to_owned(),
             counted: reason.is_none(),
             reason: reason.map(str::to_owned),

@@ -113,6 +113,9 @@ fn for_people(status: &Status) -> String {
             Skew::from_ppb(status.skew_ppb),
         ),
     );
+    if let (Some(pause), Some(reason)) = (status.pause_ns, &status.pause_reason) {
+        line("rounds", &format!("every {}: {reason}", Span::from_nanos(pause)));
+    }
     if let Some(refused) = status.refused_correction_ns {
         line("refused", &format!("a correction of {}: larger than --max-correction", Span::from_nanos(refused)));
     }

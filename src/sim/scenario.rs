@@ -206,6 +206,12 @@ pub struct NodeModel {
     /// Time between rounds.
     #[serde(deserialize_with = "duration")]
     pub interval: Span,
+    /// The shortest time between rounds; 125 ms, or the interval if that is less, when absent.
+    #[serde(deserialize_with = "maybe_duration")]
+    pub min_interval: Option<Span>,
+    /// The longest; the interval when absent.
+    #[serde(deserialize_with = "maybe_duration")]
+    pub max_interval: Option<Span>,
     /// How offsets are averaged.
     pub average: Average,
     /// How close clocks must be to count as agreeing.
@@ -221,6 +227,8 @@ impl Default for NodeModel {
     fn default() -> Self {
         Self {
             interval: Span::from_secs(1),
+            min_interval: None,
+            max_interval: None,
             average: Average::default(),
             gamma: Span::from_millis(20),
             unicast: false,

@@ -141,6 +141,13 @@ fn checks(scenario: &Scenario) -> Result<(), Mistake> {
     within("node.interval", (NodeConfig::SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&node.interval), || {
         format!("must lie between 62.5ms and 64s, not {}", node.interval)
     })?;
+    let (shortest, longest) = (node.min_interval.unwrap_or(node.interval), node.max_interval.unwrap_or(node.interval));
+    within("node.min-interval", (NodeConfig::SHORTEST_INTERVAL..=node.interval).contains(&shortest), || {
+        format!("must lie between 62.5ms and the interval, not {shortest}")
+    })?;
+    within("node.max-interval", (node.interval..=LONGEST_INTERVAL).contains(&longest), || {
+        format!("must lie between the interval and 64s, not {longest}")
+    })?;
     within("node.gamma", node.gamma > Span::ZERO, || format!("must be positive, not {}", node.gamma))?;
     for (index, fault) in faults.iter().enumerate() {
         let path = |key: &str| format!("faults.{index}.{key}");

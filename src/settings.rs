@@ -63,7 +63,7 @@ pub struct Settings {
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = NETWORK)]
     timestamping: Option<TimestampingChoice>,
     /// How much longer requests take than responses: DUR or WHO=DUR
-    #[arg(long, value_name = "EXTRA", value_parser = delay_asymmetry, allow_hyphen_values = true, help_heading = NETWORK)]
+    #[arg(long, value_name = "SPAN", value_parser = delay_asymmetry, allow_hyphen_values = true, help_heading = NETWORK)]
     delay_asymmetry: Vec<(Who, Span)>,
     /// How many slaves a master takes [default: 16384]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=usize::MAX), help_heading = NETWORK)]

@@ -86,6 +86,8 @@ pub enum Asking {
         /// Requests sent.
         attempts: u32,
     },
+    /// It has answered and is asked once more, while nothing on the way has gone to sleep again.
+    Again,
     /// It has answered, or was given up, in this round.
     Done,
 }

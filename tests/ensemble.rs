@@ -232,7 +232,7 @@ fn losses_are_made_up_for_and_corrections_apply_once() {
         let late = if dice.roll(10) == 0 { dice.roll(5_000_000) } else { 0 };
         (dice.roll(3) > 0).then(|| Span::from_nanos(50_000 + i64::try_from(late).unwrap()))
     });
-    network.run_until(Span::from_secs(5));
+    network.run_until(Span::from_secs(8));
     for _ in 0..300 {
         network.run_for(Span::from_millis(100));
         let spread = network.spread(0..4);

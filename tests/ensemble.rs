@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::num::NonZeroU32;
+
 use berkeleyd::average::Average;
 use berkeleyd::clock::Applied;
-use berkeleyd::config::{NodeConfig, Role};
+use berkeleyd::config::{NodeConfig, Role, Who};
 use berkeleyd::context::Event;
 use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Incarnation, NodeId};
@@ -172,6 +174,48 @@ fn a_node_that_remembers_its_drift_is_within_ten_microseconds_a_second_at_once()
         network.run_for(Span::from_millis(50));
     }
     assert!(network.members[1].node.clock().is_corrected());
+}
+
+#[test]
+fn an_asymmetry_that_is_known_is_no_error() {
+    // Requests take 100 µs longer than responses, so that without a word of it each slave is put 50 µs away from the master.
+    let apart = |configured: Vec<(Who, Span)>| {
+        let mut network = Network::new();
+        for number in 1..=4 {
+            let role = if number == 1 { Role::Master } else { Role::Slave };
+            network
+                .start(NodeConfig { delay_asymmetries: configured.clone(), ..config(number, role) }, Fault::default());
+        }
+        network.fate = Box::new(|dice, from, _, _| {
+            let queue = Span::from_nanos(i64::try_from(dice.roll(5_000)).unwrap());
+            Some(queue + if from == MASTER { Span::from_micros(150) } else { Span::from_micros(50) })
+        });
+        network.run_until(Span::from_secs(30));
+        (1..4).map(|index| network.error(index) - network.error(MASTER)).collect::<Vec<_>>()
+    };
+    let near = |span: Span, expected: i64| (span - Span::from_micros(expected)).abs() < Span::from_micros(4);
+    assert!(apart(Vec::new()).into_iter().all(|span| near(span, -50)));
+    let extra = Span::from_micros(100);
+    let all = apart(vec![(Who::All, extra)]);
+    assert!(all.iter().all(|span| near(*span, 0)), "{all:?}");
+    let one = apart(vec![(Who::Node(NodeId::new(3)), extra)]);
+    assert!(near(one[0], -50) && near(one[1], 0) && near(one[2], -50), "{one:?}");
+}
+
+#[test]
+fn a_clock_that_weighs_more_is_met_further_on_its_way() {
+    let mut network = Network::new();
+    let weights = vec![(Who::Node(NodeId::new(2)), NonZeroU32::new(3).unwrap())];
+    for (number, ahead) in [(1, 0), (2, 10)] {
+        let role = if number == 1 { Role::Master } else { Role::Slave };
+        let config = NodeConfig { average: Average::Weighted, weights: weights.clone(), ..config(number, role) };
+        network.start(config, Fault { offset: Span::from_millis(ahead), drift: Skew::ZERO });
+    }
+    network.run_until(Span::from_secs(1));
+    for index in 0..2 {
+        let from_where_they_meet = network.error(index) - Span::from_micros(7_500);
+        assert!(from_where_they_meet.abs() < Span::from_micros(30), "node {index}: {from_where_they_meet}");
+    }
 }
 
 #[test]

@@ -13,7 +13,8 @@
 
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Frame, Header, Join, MAX_FRAME_LEN, Message, Outcome, Request, Response,
+    Acknowledgement, Announce, Frame, Header, Join, Leave, MAX_FRAME_LEN, Merit, Message, Outcome, Request, Response,
+    Successors,
 };
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
@@ -74,15 +75,23 @@ fn join() -> Frame<'static> {
         is_reference: false,
         hears_group: true,
         master: Some((NodeId::new(12), Incarnation::new(9))),
+        merit: Some(Merit::Established),
+        corrected_in: Some((Term::new(3), NodeId::new(12))),
     }))
 }
 
 fn leave() -> Frame<'static> {
-    frame(Message::Leave)
+    frame(Message::Leave(Leave { successor: Some(NodeId::new(22)) }))
 }
 
 fn announce() -> Frame<'static> {
-    frame(Message::Announce(Announce { interval: Span::from_secs(1), priority: 5 }))
+    frame(Message::Announce(Announce {
+        interval: Span::from_secs(1),
+        priority: 5,
+        merit: Merit::Plausible,
+        members: 2,
+        successors: Successors::new([NodeId::new(22), NodeId::new(23)]),
+    }))
 }
 
 /// A frame as bare numbers, and its copy to and from fixed places in a fixed array, field by field.
@@ -193,14 +202,27 @@ by_hand!(PlainAcknowledgement, type 4, 48 bytes, {
 by_hand!(PlainJoin, type 5, 120 bytes, {
     priority: i32 = 40..44,
     join_flags: u16 = 44..46,
+    merit: u8 = 46..47,
     master: u64 = 48..56,
     master_incarnation: u64 = 56..64,
-}, reserved [46..48, 64..120], _this => true);
-by_hand!(PlainLeave, type 6, 48 bytes, {}, reserved [40..48], _this => true);
+    corrected_term: u64 = 64..72,
+    corrected_master: u64 = 72..80,
+}, reserved [47..48, 80..120], this => this.merit <= 4 && this.corrected_term <= 1 << 48);
+by_hand!(PlainLeave, type 6, 48 bytes, { successor: u64 = 40..48 }, reserved [], _this => true);
 by_hand!(PlainAnnounce, type 7, 120 bytes, {
     interval: i64 = 40..48,
     priority: i32 = 48..52,
-}, reserved [52..120], this => is_span(this.interval) && this.interval > 0);
+    merit: u8 = 52..53,
+    members: u16 = 54..56,
+    successor_1: u64 = 56..64,
+    successor_2: u64 = 64..72,
+    successor_3: u64 = 72..80,
+    successor_4: u64 = 80..88,
+    successor_5: u64 = 88..96,
+    successor_6: u64 = 96..104,
+    successor_7: u64 = 104..112,
+    successor_8: u64 = 112..120,
+}, reserved [53..54], this => is_span(this.interval) && this.interval > 0 && (1..=4).contains(&this.merit));
 /// The columns for one frame of fixed length.
 macro_rules! columns {
     ($module:ident, $frame:ident, $plain:ident, $len:literal) => {

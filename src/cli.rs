@@ -261,10 +261,10 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_enough() {
+    fn nothing_need_be_said() {
         let expected =
-            NodeConfig { group: "239.255.5.25:5525".parse().ok(), ..NodeConfig::new(NodeId::new(77), Role::Slave) };
-        let config = run("--role slave");
+            NodeConfig { group: "239.255.5.25:5525".parse().ok(), ..NodeConfig::new(NodeId::new(77), Role::Auto) };
+        let config = run("");
         assert_eq!(config.node.node_id(), None);
         assert_eq!(config.node.clone().into_config(NodeId::new(77)), expected);
         assert_eq!(config.bind.to_string(), "0.0.0.0:5525");
@@ -280,7 +280,8 @@ mod tests {
             --peer [::1]:2 --max-slaves 5 --clock virtual --inject-offset -1.5s --inject-drift -50.25 --inject-lie 3ms \
             --interval 2s --min-interval 100ms --max-interval 4s --weight 7=3 --weight 192.0.2.7=2 --delay-asymmetry -5us \
             --delay-asymmetry 7=1.5us --average midpoint --gamma 1ms --reference \
-            --max-slew 100.5 --step-threshold 5ms --allow-step --max-correction 10s --priority -3 --node-id 9 \
+            --max-slew 100.5 --step-threshold 5ms --allow-step --max-correction 10s --priority -3 --preempt --quorum 3 \
+            --node-id 9 \
             --state-dir /a --status-socket /b -vv";
         let config = run(text);
         assert_eq!(config.bind.to_string(), "[::1]:0");
@@ -294,6 +295,8 @@ mod tests {
             domain: Domain::new(7),
             role: Role::Master,
             priority: -3,
+            preempt: true,
+            quorum: 3,
             is_reference: true,
             group: "[ff15::1]:9".parse().ok(),
             peers: vec!["[::1]:1".parse().unwrap(), "[::1]:2".parse().unwrap()],

@@ -6,20 +6,22 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::average::Average;
 use crate::identity::{Domain, NodeId};
 use crate::time::{Skew, Span};
 
 /// Whether a node polls or answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Polls, averages and corrects.
     Master,
     /// Answers and is corrected.
     Slave,
+    /// One or the other: the nodes elect a master among themselves.
+    Auto,
 }
 
 /// How a clock may be corrected.
@@ -92,10 +94,14 @@ pub struct NodeConfig {
     pub node_id: NodeId,
     /// Its ensemble.
     pub domain: Domain,
-    /// Master or slave.
+    /// Master, slave, or what the election says.
     pub role: Role,
     /// Its place in the standby order.
     pub priority: i32,
+    /// It takes over from a healthy master of a lower priority.
+    pub preempt: bool,
+    /// As a master it corrects nobody while it hears fewer nodes than this, itself included. At least 1.
+    pub quorum: usize,
     /// It has a time source of its own, so that it alone is averaged (with other references).
     pub is_reference: bool,
     /// Where frames of the whole ensemble go; `None` when there are only peers.
@@ -132,6 +138,8 @@ impl NodeConfig {
             domain: Domain::new(0),
             role,
             priority: 0,
+            preempt: false,
+            quorum: 1,
             is_reference: false,
             group: None,
             peers: Vec::new(),
@@ -199,6 +207,9 @@ impl NodeConfig {
         }
         if self.policy.max_correction.is_some_and(|limit| limit <= Span::ZERO) {
             return fault("max-correction", "must be positive");
+        }
+        if self.quorum == 0 {
+            return fault("quorum", "must be at least 1");
         }
         if self.max_slaves == 0 {
             return fault("max-slaves", "must be at least 1");
@@ -268,7 +279,7 @@ mod tests {
         let base = NodeConfig { group, ..NodeConfig::new(NodeId::new(1), Role::Slave) };
         assert_eq!(base.clone().validated(), Ok(base.clone()));
         let twice = vec![(Who::Node(NodeId::new(7)), Span::ZERO), (Who::Node(NodeId::new(7)), Span::from_micros(1))];
-        let faults: [(&str, NodeConfig); 9] = [
+        let faults: [(&str, NodeConfig); 10] = [
             ("max-interval", NodeConfig { max_interval: Span::from_millis(999), ..base.clone() }),
             ("max-interval", NodeConfig { max_interval: Span::from_secs(65), ..base.clone() }),
             ("delay-asymmetry", NodeConfig { delay_asymmetries: twice, ..base.clone() }),
@@ -276,6 +287,7 @@ mod tests {
             ("interval", NodeConfig { interval: Span::from_secs(65), ..base.clone() }),
             ("min-interval", NodeConfig { min_interval: Span::from_secs(2), ..base.clone() }),
             ("gamma", NodeConfig { gamma: Span::ZERO, ..base.clone() }),
+            ("quorum", NodeConfig { quorum: 0, ..base.clone() }),
             ("max-slaves", NodeConfig { max_slaves: 0, ..base.clone() }),
             ("peer", NodeConfig { group: None, ..base.clone() }),
         ];

@@ -7,17 +7,36 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use crate::clock::{Applied, DisciplinedClock, TooLarge};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Role};
 use crate::counters::{Counters, DropReason};
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::protocol::{Acknowledgement, Entry, Header, Request};
+use crate::protocol::{Acknowledgement, Entry, Header, Join, Merit, Request};
 use crate::stamp::Stamp;
-use crate::time::{LocalTime, Skew, Span};
+use crate::time::{LocalTime, Skew, Span, Time};
 
-/// A master never lets this much time pass without announcing itself; slaves lose it after [`SILENCE`].
-pub const HEARTBEAT: Span = Span::from_millis(250);
-/// A master that is not heard for this long is lost: four heartbeats, so that one lost datagram, or two, mean nothing.
+/// A master never lets this much time pass without announcing itself. Longer: a dead master is missed later. Shorter: more
+/// frames that say nothing new.
+pub const HEARTBEAT: Span = Span::from_millis(100);
+/// A slave that has not heard its master for this long has lost it: ten heartbeats, so that a few lost datagrams mean nothing.
+/// Who may succeed it asks earlier, see `election.rs`.
 pub const SILENCE: Span = Span::from_secs(1);
+/// A foreign frame may raise the term by so much: a node that comes back is that many masterships behind at most, and a forged
+/// term does not use up all numbers at once.
+pub const TERM_LEAP: u64 = 1 << 16;
+
+/// True when a node of term `own` may believe in `claimed`.
+pub fn is_within_leap(claimed: Term, own: Term) -> bool {
+    claimed.get() <= own.get().saturating_add(TERM_LEAP)
+}
+
+/// No honest clock shows an earlier time: 2020 began, long before this program. A machine without a battery-backed
+/// clock starts in 1970 or at its firmware's date.
+const EARLIEST_PLAUSIBLE: Time = Time::from_nanos(1_577_836_800_000_000_000);
+
+/// True when a clock that shows `time` may have been set by somebody.
+pub fn is_plausible(time: Time) -> bool {
+    time >= EARLIEST_PLAUSIBLE
+}
 
 /// Who sent a frame, when and by what header: all of it that the roles need beside the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +97,28 @@ pub enum Outgoing {
         /// Where to.
         to: SocketAddr,
     },
-    /// Stop.
+    /// Stop, or be master no more.
     Leave {
         /// Where to.
         to: SocketAddr,
+        /// Who takes over.
+        successor: Option<NodeId>,
+    },
+    /// Want to be master.
+    Claim {
+        /// Where to.
+        to: SocketAddr,
+        /// The term that is wanted.
+        term: Term,
+        /// A living master is asked to hand over.
+        is_handover: bool,
+    },
+    /// Refuse a claim.
+    Refusal {
+        /// Where to.
+        to: SocketAddr,
+        /// The living master that is heard.
+        master: Option<NodeId>,
     },
     /// Say that the master is there.
     Announce {
@@ -108,6 +145,32 @@ pub enum Event {
         master: NodeId,
         /// True when it said so itself.
         resigned: bool,
+    },
+    /// Wants to be master.
+    Claimed {
+        /// Of this term.
+        term: Term,
+    },
+    /// Does not become master.
+    ClaimDropped {
+        /// Why, in a few words.
+        reason: &'static str,
+    },
+    /// Master: is master no more.
+    SteppedDown {
+        /// Of this term.
+        term: Term,
+        /// Who takes over, as far as it knows.
+        successor: Option<NodeId>,
+        /// Why, in a few words.
+        reason: &'static str,
+    },
+    /// Master: hears fewer nodes than its quorum, and stops correcting; or enough again.
+    Quorum {
+        /// It hears enough.
+        is_reached: bool,
+        /// How many it hears, itself included.
+        heard: usize,
     },
     /// Master: took this term.
     TermTaken {
@@ -231,6 +294,8 @@ pub struct Context {
     pub last_correction: Span,
     /// The last correction that it refused.
     pub refused_correction: Option<Span>,
+    /// In which mastership the clock was corrected last. A new master knows by it who belonged to the same ensemble as itself.
+    pub corrected_in: Option<(Term, NodeId)>,
     /// The configured peers, to be found among thousands: every datagram asks for one where there is no group.
     peers: BTreeSet<SocketAddr>,
     outgoing: VecDeque<Outgoing>,
@@ -248,6 +313,7 @@ impl Context {
             counters: Counters::default(),
             last_correction: Span::ZERO,
             refused_correction: None,
+            corrected_in: None,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -262,6 +328,11 @@ impl Context {
     /// The next frame to be sent.
     pub fn next_outgoing(&mut self) -> Option<Outgoing> {
         self.outgoing.pop_front()
+    }
+
+    /// Forgets what waits to be sent.
+    pub fn discard_outgoing(&mut self) {
+        self.outgoing.clear();
     }
 
     /// Tells something.
@@ -300,6 +371,30 @@ impl Context {
     /// True for the address of a configured peer.
     pub fn is_peer(&self, address: SocketAddr) -> bool {
         self.peers.contains(&address)
+    }
+
+    /// The join of this instant. `master`: that of the newest term it knows.
+    pub fn join(&self, master: Option<(NodeId, Incarnation)>, now: LocalTime) -> Join {
+        Join {
+            priority: self.config.priority,
+            is_reference: self.config.is_reference,
+            hears_group: self.config.group.is_some(),
+            master,
+            merit: self.merit(now),
+            corrected_in: self.corrected_in,
+        }
+    }
+
+    /// What it would bring to a mastership; `None`: it does not stand. A clock that nobody ever set and nobody ever corrected
+    /// is the last choice.
+    pub fn merit(&self, now: LocalTime) -> Option<Merit> {
+        match self.config.role {
+            Role::Slave => None,
+            Role::Master => Some(Merit::Appointed),
+            Role::Auto if self.clock.is_corrected() => Some(Merit::Established),
+            Role::Auto if is_plausible(self.clock.read(now)) => Some(Merit::Plausible),
+            Role::Auto => Some(Merit::Implausible),
+        }
     }
 
     /// True when the clock has been corrected and is known well enough to claim agreement: within γ.

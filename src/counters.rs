@@ -53,6 +53,10 @@ reasons! {
     WrongRole => "wrong_role",
     /// A term below the one followed, or another master in the same term.
     StaleTerm => "stale_term",
+    /// A master of a higher term, while the one followed is heard.
+    Rival => "rival",
+    /// A claim while a master is heard, or of somebody worse.
+    VainClaim => "vain_claim",
     /// Not from the master followed, or not from a member.
     Stranger => "stranger",
     /// For, or from, a former life.
@@ -91,8 +95,8 @@ impl From<&DecodeError> for DropReason {
 }
 
 /// Frame types by name, in the order of their numbers from 1.
-pub const FRAME_NAMES: [&str; 7] =
-    ["request", "response", "correction", "acknowledgement", "join", "leave", "announce"];
+pub const FRAME_NAMES: [&str; 9] =
+    ["request", "response", "correction", "acknowledgement", "join", "leave", "announce", "claim", "refusal"];
 
 /// The numbers of one node since it started.
 #[derive(Clone, Debug, PartialEq, Eq)]

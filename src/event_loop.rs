@@ -401,6 +401,14 @@ impl EventLoop {
             Event::Following { master, address, term } => info!("following master={master} at={address} term={term}"),
             Event::MasterLost { master, resigned: true } => info!("master resigned master={master}: holdover"),
             Event::MasterLost { master, resigned: false } => warn!("master silent master={master}: holdover"),
+            Event::Claimed { term } => info!("claiming term={term}"),
+            Event::ClaimDropped { reason } => info!("not elected: {reason}"),
+            Event::SteppedDown { term, successor, reason } => {
+                let successor = successor.map_or_else(|| "nobody".to_owned(), |node| node.to_string());
+                warn!("stepping down from term={term}: {reason}; next={successor}");
+            }
+            Event::Quorum { is_reached: false, heard } => warn!("below quorum heard={heard}: holdover"),
+            Event::Quorum { is_reached: true, heard } => info!("quorum reached heard={heard}"),
             Event::TermTaken { term } => info!("master term={term}"),
             Event::Joined { node, address } => info!("joined node={node} at={address}"),
             Event::Left { node, resigned: true } => info!("left node={node}"),

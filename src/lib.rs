@@ -11,6 +11,7 @@
 //! | which clocks are averaged, and how | [`average`] |
 //! | rounds: poll, average, correct | [`master`], [`member`] |
 //! | answer, correct, hold over | [`slave`] |
+//! | who is master | [`election`] |
 //! | the clock that is kept | [`clock`] |
 //!
 //! [`node`] puts these together into the one type that a driver holds: it is handed datagrams, stamps and the time, and
@@ -26,6 +27,7 @@ pub mod config_file;
 pub mod context;
 pub mod counters;
 pub mod departures;
+pub mod election;
 pub mod estimator;
 pub mod event_loop;
 pub mod exchange;

@@ -27,12 +27,16 @@ use std::net::SocketAddr;
 
 use crate::average::{Reading, Standing, Verdict};
 use crate::clock::Correction;
-use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing};
+use crate::config::Role;
+use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing, is_plausible, is_within_leap};
 use crate::counters::DropReason;
+use crate::election::{REFUSAL_PAUSE, Rank, Strength, has_slept};
 use crate::estimator::Judgement;
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::member::{Asked, Asking, BadResponse, Measured, Member, Peer, is_plausible};
-use crate::protocol::{Acknowledgement, Announce, Entry, Join, MAX_ENTRIES, Message, Outcome, Request, Response};
+use crate::member::{Asked, Asking, BadResponse, Measured, Member, Peer};
+use crate::protocol::{
+    Acknowledgement, Announce, Claim, Entry, Join, MAX_ENTRIES, Merit, Message, Outcome, Request, Response, Successors,
+};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Offset, Skew, Span, Time};
 use crate::timers::Timers;
@@ -64,9 +68,18 @@ const FOUNDING_PATIENCE: Span = Span::from_millis(400);
 const TERM_PAUSE: Span = Span::from_millis(100);
 /// Nodes that joined and have not answered yet.
 const CANDIDATES: usize = 256;
-/// A join may raise the term by so much: a master that restarts is that many masterships behind at most, and a forged term
-/// does not use up all numbers at once.
-const TERM_LEAP: u64 = 1 << 16;
+/// The first round of an elected master: by then its heirs have joined and answered their short burst.
+const FIRST_ROUND: Span = Span::from_millis(50);
+/// Between the requests of an heir's burst.
+const SHORT_BURST_PAUSE: Span = Span::from_millis(10);
+/// An elected master counts on those whom its predecessor had for so long.
+const GATHERING: Span = Span::from_secs(1);
+/// A better master is asked to take this node as a slave once in this time.
+const YIELD_PAUSE: Span = Span::from_millis(100);
+/// What that one has not answered after this time is forgotten.
+const YIELD_PATIENCE: Span = Span::from_secs(1);
+/// A master that hears none of so many members any more is probably deaf itself.
+const DESERTED_BY: usize = 2;
 /// Once the ensemble is founded, its clocks agree within this many times the median of their error bounds (or γ, if that is
 /// less). Any two honest ones lie within twice theirs; four times that leaves room for noise and for uneven links. With γ
 /// alone a clock that takes no corrections but stays within 20 ms would draw the others after it for ever.
@@ -111,6 +124,37 @@ enum Stage {
     Founded,
 }
 
+/// Why a mastership ends while its node goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its followers have lost patience while it did not run.
+    Slept,
+    /// A better master is there. It takes over.
+    Outranked(NodeId),
+    /// A better node asked for it.
+    HandedOver(NodeId),
+    /// It hears none of its members.
+    Deserted,
+}
+
+/// What was there before an elected master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heritage {
+    /// The term that is taken.
+    pub term: Term,
+    /// How many members the predecessor had.
+    pub members: u16,
+}
+
+/// A better master, which was asked to take this node as a slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Superior {
+    node: NodeId,
+    incarnation: Incarnation,
+    address: SocketAddr,
+    asked: LocalTime,
+}
+
 /// The master role of a node.
 #[derive(Debug)]
 pub struct Master {
@@ -131,13 +175,44 @@ pub struct Master {
     pause: Span,
     /// The last t1 that was handed out; every transmission carries another.
     last_t1: LocalTime,
+    /// When it was elected, and how many members its predecessor had.
+    gathers: Option<(LocalTime, u16)>,
+    /// When its next announce is due.
+    announces_at: LocalTime,
+    /// In which mastership its own clock had been corrected last when it was elected: whose was too is an heir.
+    inherits: Option<(Term, NodeId)>,
+    superior: Option<Superior>,
+    last_refusal: Option<LocalTime>,
+    has_quorum: bool,
+    ending: Option<Ending>,
 }
 
 impl Master {
     /// A master of the first term that announces itself at once.
     pub fn new(context: &mut Context, now: LocalTime) -> Self {
-        let mut master = Self {
-            term: Term::default(),
+        let mut master = Self::unannounced(context, Term::default());
+        master.take_term(context, Term::default(), now);
+        master
+    }
+
+    /// A master that was elected. If its clock shows the time of an ensemble, that goes on: its first round comes as soon as its heirs
+    /// can have answered.
+    pub fn elected(context: &mut Context, heritage: Heritage, now: LocalTime) -> Self {
+        let mut master = Self::unannounced(context, heritage.term);
+        master.gathers = Some((now, heritage.members));
+        master.inherits = context.corrected_in;
+        if context.clock.is_corrected() {
+            master.stage = Stage::Founded;
+            master.timers.set(Timer::Round, now + FIRST_ROUND);
+        }
+        context.tell(Event::TermTaken { term: master.term });
+        master.send_announce(context, now);
+        master
+    }
+
+    fn unannounced(context: &Context, term: Term) -> Self {
+        Self {
+            term,
             last_raise: None,
             round: Round::default(),
             stage: Stage::Alone,
@@ -148,9 +223,21 @@ impl Master {
             waited_for: NodeId::default(),
             pause: context.config.min_interval,
             last_t1: LocalTime::default(),
-        };
-        master.take_term(context, Term::default(), now);
-        master
+            gathers: None,
+            announces_at: LocalTime::from_nanos(i64::MAX),
+            inherits: None,
+            superior: None,
+            last_refusal: None,
+            has_quorum: true,
+            ending: None,
+        }
+    }
+
+    /// Why it is to end, if it is. Only the mastership of a node that was not appointed ends by sleep or desertion: slaves of an
+    /// appointed master wait for it.
+    pub fn ending(&self, context: &Context, now: LocalTime) -> Option<Ending> {
+        let slept = context.config.role == Role::Auto && has_slept(self.announces_at, now);
+        if slept { Some(Ending::Slept) } else { self.ending }
     }
 
     /// Its mastership.
@@ -174,9 +261,30 @@ impl Master {
     }
 
     /// What it says of itself.
-    pub fn announce(&self, context: &Context) -> Announce {
-        // Slaves wait for three of them before they take themselves for forgotten.
-        Announce { interval: context.config.interval.max(self.pause), priority: context.config.priority }
+    pub fn announce(&self, context: &Context, now: LocalTime) -> Announce {
+        Announce {
+            // Slaves wait for three of them before they take themselves for forgotten.
+            interval: context.config.interval.max(self.pause),
+            priority: context.config.priority,
+            // A master stands, whatever else it is.
+            merit: context.merit(now).unwrap_or(Merit::Plausible),
+            members: self.strength_of_members(now),
+            successors: self.successors(),
+        }
+    }
+
+    /// How many members it has that answer, or may count on.
+    fn strength_of_members(&self, now: LocalTime) -> u16 {
+        let answering = self.members.values().filter(|member| !member.is_silent()).count();
+        let awaited = self.gathers.filter(|(since, _)| now - *since < GATHERING).map_or(0, |(_, count)| count);
+        u16::try_from(answering).unwrap_or(u16::MAX).max(awaited)
+    }
+
+    /// Who takes over when it falls silent: those that stand and whose clocks are counted, the best first.
+    pub fn successors(&self) -> Successors {
+        let mut ranks: Vec<Rank> = self.members.values().filter_map(Member::rank).collect();
+        ranks.sort_unstable_by(|a, b| b.cmp(a));
+        Successors::new(ranks.into_iter().map(|rank| rank.node))
     }
 
     /// The request of this instant to a life of a node at `to`; its t1 is waited for.
@@ -216,12 +324,82 @@ impl Master {
                 self.on_acknowledgement(context, arrival, acknowledgement);
             }
             Message::Join(join) => self.on_join(context, arrival, join),
-            Message::Leave => self.on_leave(context, arrival),
-            Message::Announce(_) => {
-                context.drop_datagram(DropReason::WrongRole, from);
-                context.tell(Event::OtherMaster { node: header.sender, address: from });
-            }
+            Message::Leave(_) => self.on_leave(context, arrival),
+            Message::Announce(announce) => self.on_rival(context, arrival, announce),
+            Message::Claim(claim) => self.on_claim(context, arrival, claim),
+            Message::Request(_) if self.is_taken_by(arrival) => self.ending = Some(Ending::Outranked(header.sender)),
             Message::Request(_) | Message::Correction(_) => context.drop_datagram(DropReason::WrongRole, from),
+            // Of a claim that has won meanwhile.
+            Message::Refusal(_) => context.drop_datagram(DropReason::Unsolicited, from),
+        }
+    }
+
+    // ---- other masters ----------------------------------------------------------------------------------------------
+
+    /// Another node announces itself as master. The worse steps down, but as long as it has members only when the better is
+    /// seen to hear it: it joins, and the better asks it. Or a master that hears nobody would depose one that is heard.
+    fn on_rival(&mut self, context: &mut Context, arrival: &Arrival, announce: &Announce) {
+        let Arrival { from, now, header, .. } = *arrival;
+        context.drop_datagram(DropReason::Rival, from);
+        if !is_within_leap(header.term, self.term) {
+            return;
+        }
+        context.tell(Event::OtherMaster { node: header.sender, address: from });
+        let own = Strength {
+            is_appointed: context.merit(now) == Some(Merit::Appointed),
+            has_members: self.strength_of_members(now) > 0,
+            term: self.term,
+            priority: context.config.priority,
+            node: context.config.node_id,
+        };
+        let other = Strength::announced(announce, header.sender, header.term);
+        if own > other {
+            // Its followers must not take our frames for stale ones.
+            if header.term >= self.term && self.last_raise.is_none_or(|last| now - last >= TERM_PAUSE) {
+                self.last_raise = Some(now);
+                self.take_term(context, header.term, now);
+            }
+            return;
+        }
+        if !own.has_members {
+            self.ending = Some(Ending::Outranked(header.sender));
+            return;
+        }
+        if self.superior.is_none_or(|superior| now - superior.asked >= YIELD_PAUSE) {
+            let (node, incarnation) = (header.sender, header.incarnation);
+            self.superior = Some(Superior { node, incarnation, address: from, asked: now });
+            context.send(Outgoing::Join { to: from });
+        }
+    }
+
+    /// True for a request of the better master that this node has just joined.
+    fn is_taken_by(&self, arrival: &Arrival) -> bool {
+        let Arrival { from, now, header, .. } = *arrival;
+        self.superior.is_some_and(|superior| {
+            (superior.node, superior.incarnation, superior.address) == (header.sender, header.incarnation, from)
+                && now - superior.asked < YIELD_PATIENCE
+                && header.term > self.term
+        })
+    }
+
+    /// A node wants to be master. This one is alive; it makes room only for a member in good standing that the operator prefers.
+    fn on_claim(&mut self, context: &mut Context, arrival: &Arrival, claim: &Claim) {
+        let Arrival { from, now, header, .. } = *arrival;
+        let own = context.merit(now);
+        let is_preferred = own != Some(Merit::Appointed)
+            && (claim.merit == Merit::Appointed || claim.priority > context.config.priority);
+        let is_in_step = self.members.get(&header.sender).is_some_and(|member| {
+            (member.peer.incarnation, member.peer.address) == (header.incarnation, from)
+                && member.rank().is_some_and(|rank| (rank.merit, rank.priority) == (claim.merit, claim.priority))
+        });
+        if claim.is_handover && is_preferred && is_in_step {
+            self.ending = Some(Ending::HandedOver(header.sender));
+        } else {
+            context.drop_datagram(DropReason::VainClaim, from);
+            if !claim.is_handover && self.last_refusal.is_none_or(|last| now - last >= REFUSAL_PAUSE) {
+                self.last_refusal = Some(now);
+                context.send(Outgoing::Refusal { to: from, master: Some(context.config.node_id) });
+            }
         }
     }
 
@@ -240,8 +418,14 @@ impl Master {
 
     /// Says goodbye: the mastership ends.
     pub fn handle_shutdown(&mut self, context: &mut Context) {
+        let first = self.successors().iter().next();
+        self.resign(context, first);
+    }
+
+    /// Says that the mastership ends, and who goes on.
+    pub fn resign(&self, context: &mut Context, successor: Option<NodeId>) {
         for to in self.audience(context) {
-            context.send(Outgoing::Leave { to });
+            context.send(Outgoing::Leave { to, successor });
         }
     }
 
@@ -272,7 +456,8 @@ impl Master {
         for to in self.audience(context) {
             context.send(Outgoing::Announce { to });
         }
-        self.timers.set(Timer::Announce, now + HEARTBEAT);
+        self.announces_at = now + HEARTBEAT;
+        self.timers.set(Timer::Announce, self.announces_at);
     }
 
     // ---- who takes part -------------------------------------------------------------------------------------------
@@ -282,10 +467,12 @@ impl Master {
         let Arrival { from, now, header, .. } = *arrival;
         let is_ours = join.master == Some((context.config.node_id, context.incarnation));
         let is_unknown = header.term > self.term || (header.term == self.term && !is_ours);
-        if is_unknown && header.term.get() > self.term.get().saturating_add(TERM_LEAP) {
+        if is_unknown && !is_within_leap(header.term, self.term) {
             return context.drop_datagram(DropReason::OutOfRange, from);
         }
-        if is_unknown && self.last_raise.is_none_or(|last| now - last >= TERM_PAUSE) {
+        // The better master, which this node joins, settles the term.
+        let is_superior = self.superior.is_some_and(|superior| superior.node == header.sender);
+        if is_unknown && !is_superior && self.last_raise.is_none_or(|last| now - last >= TERM_PAUSE) {
             self.last_raise = Some(now);
             self.take_term(context, header.term, now);
         }
@@ -328,12 +515,16 @@ impl Master {
     }
 
     /// A candidate answered: it is where it says it is. A former life of it is forgotten, and its burst begins.
-    fn admit(&mut self, context: &mut Context, peer: Peer, asked: Asked, now: LocalTime) {
+    fn admit(&mut self, context: &mut Context, peer: Peer, asked: Asked, response: &Response, now: LocalTime) {
         let mut member = Member::new(peer, now);
         let ip = peer.address.ip();
         member.weight = context.config.weight(peer.node, Some(ip));
         member.delay_asymmetry = context.config.delay_asymmetry(peer.node, ip);
         member.request_sent(asked);
+        if self.inherits.is_some() && peer.corrected_in == self.inherits && response.is_synchronised {
+            member.asking = Asking::SHORT_BURST;
+            member.inherit(now);
+        }
         self.timers.cancel(Timer::Repeat(peer.node));
         self.timers.set(Timer::Ask(peer.node), now + BURST_PAUSE);
         self.members.insert(peer.node, member);
@@ -395,7 +586,8 @@ impl Master {
         let mut at = now;
         for member in self.members.values_mut() {
             let node = member.peer.node;
-            if matches!(member.asking, Asking::Burst { .. }) {
+            // The first round does not wait for the last answers of an heir's burst.
+            if matches!(member.asking, Asking::Burst { .. }) && !member.is_heir() {
                 continue;
             }
             if member.begin_round() {
@@ -407,6 +599,12 @@ impl Master {
             at = at + pace;
         }
         self.timers.set(Timer::Average, now + self.pause.part(COLLECTING_PART));
+        if context.config.role == Role::Auto
+            && self.members.len() >= DESERTED_BY
+            && self.members.values().all(Member::is_silent)
+        {
+            self.ending = Some(Ending::Deserted);
+        }
     }
 
     /// The founding came to nothing: no founder's answers made sense, or the master refused its own correction. Once more.
@@ -430,7 +628,11 @@ impl Master {
                 let left = left - 1;
                 member.asking = Asking::Burst { left };
                 // The last answer of a burst is waited for as any other.
-                let pause = if left == 0 { member.round_trip.timeout(0) } else { BURST_PAUSE };
+                let pause = match (left, member.is_heir()) {
+                    (0, _) => member.round_trip.timeout(0),
+                    (_, true) => SHORT_BURST_PAUSE,
+                    (_, false) => BURST_PAUSE,
+                };
                 self.timers.set(Timer::Ask(node), now + pause);
             }
             Asking::Waiting { attempts } => {
@@ -466,7 +668,7 @@ impl Master {
         {
             let peer = candidate.peer;
             self.candidates.remove(&from);
-            self.admit(context, peer, asked, now);
+            self.admit(context, peer, asked, response, now);
         }
         let members = self.members.len();
         let Some(member) = self.members.get_mut(&header.sender) else {
@@ -528,6 +730,8 @@ impl Master {
             member.asking = Asking::Done;
         }
         match self.stage {
+            // An heir's clock is right, and the next round is near.
+            Stage::Founded if self.members.get(&node).is_some_and(Member::is_heir) => {}
             Stage::Founded => {
                 self.correct_newcomer(context, node, now);
                 self.settle(context, now);
@@ -561,13 +765,14 @@ impl Master {
         self.is_collecting = false;
         let is_founded = self.stage == Stage::Founded;
         let own = context.clock.target(now);
+        self.members.values_mut().for_each(|member| member.check_heritage(now, own));
         let measured: Vec<(NodeId, Measured)> = self
             .members
             .values()
             .filter(|member| !is_founded || !matches!(member.asking, Asking::Burst { .. }))
             .filter_map(|member| Some((member.peer.node, member.measured(now, own)?)))
             .collect();
-        if measured.is_empty() {
+        if measured.is_empty() || !self.reaches_quorum(context, measured.len()) {
             return;
         }
         if !is_founded {
@@ -614,6 +819,7 @@ impl Master {
             }
             Ok(applied) => {
                 context.last_correction = correction;
+                context.corrected_in = Some((self.term, context.config.node_id));
                 context.tell(Event::Averaged {
                     round: self.round,
                     counted: counted.clocks,
@@ -634,6 +840,16 @@ impl Master {
             self.stage = Stage::Founded;
             self.settle(context, now);
         }
+    }
+
+    /// True when it hears enough nodes to correct anybody: this many, and itself. Without, it goes on as it is: holdover.
+    fn reaches_quorum(&mut self, context: &mut Context, members: usize) -> bool {
+        let heard = members + 1;
+        let is_reached = heard >= context.config.quorum;
+        if std::mem::replace(&mut self.has_quorum, is_reached) != is_reached {
+            context.tell(Event::Quorum { is_reached, heard });
+        }
+        is_reached
     }
 
     /// The master's own clock among the others: its offset is zero.
@@ -660,6 +876,10 @@ impl Master {
     /// Corrects one newcomer between two rounds, to where the ensemble is now. It has no vote yet, so that nothing is
     /// averaged. A reference has one, and waits for the round: the ensemble goes to it, not it to the ensemble.
     fn correct_newcomer(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
+        let heard = self.members.values().filter(|member| !member.is_silent()).count();
+        if heard + 1 < context.config.quorum {
+            return;
+        }
         let own = context.clock.target(now);
         let entry = self
             .members

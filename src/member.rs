@@ -4,16 +4,26 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use crate::average::{Reading, Reason, Standing, Verdict};
+use crate::context::is_plausible;
+use crate::election::Rank;
 use crate::estimator::{Estimate, Estimator, Judgement};
 use crate::exchange::{Exchange, Sample};
-use crate::identity::{Incarnation, NodeId, Round};
-use crate::protocol::{Acknowledgement, Departure, Entry, Join, Outcome, Response};
+use crate::identity::{Incarnation, NodeId, Round, Term};
+use crate::protocol::{Acknowledgement, Departure, Entry, Join, Merit, Outcome, Response};
 use crate::round_trip::RoundTrip;
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Offset, Skew, Span, Time, WIRE_LIMIT};
 
 /// Requests in a newcomer's burst: enough that the quickest of them was hardly held up.
 const BURST: u8 = 8;
+/// Requests in the burst of an heir, whose clock is right and whose rate is known: enough to tell that it is so.
+const SHORT_BURST: u8 = 3;
+/// An heir's clock is likely to stand this close to the master's when that takes over: an ensemble that has settled on a LAN ...
+const IN_STEP: Span = Span::from_micros(5);
+/// ... and drifts away by this much until it is corrected.
+const OUT_OF_STEP: Skew = Skew::from_ppm(1);
+/// An heir that stands so many times further off, beyond what the measurement leaves open, is none.
+const REFUTED: i64 = 5;
 /// Requests whose answers are still waited for, the late ones of earlier attempts included.
 const UNANSWERED: usize = 4;
 /// Rounds without an answer after which a member counts as silent.
@@ -33,14 +43,6 @@ const RATE_ERROR: Skew = Skew::from_ppm(1);
 const MEMORY_ERROR: Skew = Skew::from_ppm(5);
 /// No bound is so small that less than this matters: what stamps and schedulers make.
 const LEAST_GROWTH: Span = Span::from_micros(1);
-/// No honest clock shows an earlier time: 2020 began, long before this program. A machine without a battery-backed
-/// clock starts in 1970 or at its firmware's date.
-const EARLIEST_PLAUSIBLE: Time = Time::from_nanos(1_577_836_800_000_000_000);
-
-/// True when a clock that shows `time` may have been set by somebody.
-pub fn is_plausible(time: Time) -> bool {
-    time >= EARLIEST_PLAUSIBLE
-}
 
 /// Who a slave is and how it is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,10 @@ pub struct Peer {
     pub is_reference: bool,
     /// Its place in the standby order.
     pub priority: i32,
+    /// What it would bring to a mastership; `None`: it does not stand.
+    pub merit: Option<Merit>,
+    /// In which mastership its clock was corrected last.
+    pub corrected_in: Option<(Term, NodeId)>,
 }
 
 impl Peer {
@@ -69,6 +75,8 @@ impl Peer {
             hears_group: join.hears_group && has_group,
             is_reference: join.is_reference,
             priority: join.priority,
+            merit: join.merit,
+            corrected_in: join.corrected_in,
         }
     }
 }
@@ -95,6 +103,8 @@ pub enum Asking {
 impl Asking {
     /// A burst that is about to begin.
     pub const BURST: Self = Self::Burst { left: BURST };
+    /// That of an heir.
+    pub const SHORT_BURST: Self = Self::Burst { left: SHORT_BURST };
 }
 
 /// What a slave last said of its disciplined clock: a line from its local clock to its target.
@@ -209,6 +219,36 @@ pub struct Member {
     report: Option<Report>,
     /// What it has to report once it has taken the last correction that was sent to it; `None` before the first.
     ordered: Option<Report>,
+    /// It was a member of the ensemble that the master took over.
+    heritage: Option<Heritage>,
+}
+
+/// What a new master knows of an heir before it has measured anything: both keep the time of the same ensemble. (How its oscillator
+/// runs, see [`Member::recall_skew`].)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Heritage {
+    /// When it was taken over.
+    since: LocalTime,
+}
+
+impl Heritage {
+    /// How far from the master's clock it is likely to stand.
+    fn deviation(&self, now: LocalTime) -> Span {
+        let age = (now - self.since).max(Span::ZERO);
+        IN_STEP + OUT_OF_STEP.over(age)
+    }
+
+    /// The likeliest offset, when `measured` was found with a standard error of `error` and the clocks were likely in step: between
+    /// the two, by their variances. The first answers of a new master are few, and their noise must not move clocks that are right.
+    fn weighed(&self, measured: Span, error: Span, now: LocalTime) -> Span {
+        let (prior, error) = (self.deviation(now).as_secs_f64(), error.as_secs_f64());
+        Span::from_secs_f64(measured.as_secs_f64() * prior * prior / (prior * prior + error * error))
+    }
+
+    /// True when it cannot be: that clock is no heir's. The truth lies within the measurement's bound.
+    fn is_refuted(&self, measured: Span, bound: Span, now: LocalTime) -> bool {
+        measured.abs() > self.deviation(now).times(REFUTED) + bound
+    }
 }
 
 impl Member {
@@ -236,7 +276,39 @@ impl Member {
             estimator: Estimator::new(),
             report: None,
             ordered: None,
+            heritage: None,
         }
+    }
+
+    /// It belonged to the ensemble that the master took over at `now`: it is no newcomer, and has a vote at once.
+    pub fn inherit(&mut self, now: LocalTime) {
+        self.agreeing = PROBATION;
+        self.heritage = Some(Heritage { since: now });
+    }
+
+    /// True when it belonged to the ensemble that the master took over.
+    pub fn is_heir(&self) -> bool {
+        self.heritage.is_some()
+    }
+
+    /// Looks whether it is the heir that it said it was, when the master's own target at `now` is `own`.
+    pub fn check_heritage(&mut self, now: LocalTime, own: Time) {
+        let (Some(heritage), Some(report), Some(estimate)) = (self.heritage, self.report, self.estimator.estimate(now))
+        else {
+            return;
+        };
+        let offset = report.target(now.on_other_clock(estimate.offset)).offset_from(own);
+        if heritage.is_refuted(offset.ahead(), estimate.error_bound, now) {
+            self.heritage = None;
+            self.agreeing = 0;
+        }
+    }
+
+    /// Its place among those who may succeed the master; `None` when it does not stand, or is not counted.
+    pub fn rank(&self) -> Option<Rank> {
+        let is_fit = self.left_out().is_none() || (self.is_heir() && !self.is_silent());
+        let merit = self.peer.merit.filter(|_| is_fit)?.max(Merit::Established);
+        Some(Rank { merit, priority: self.peer.priority, node: self.peer.node })
     }
 
     /// A request goes out.
@@ -312,6 +384,7 @@ impl Member {
         }
         self.agreeing = 0;
         self.counted_with = None;
+        self.heritage = None;
         Ok(Judgement::Restarted)
     }
 
@@ -408,7 +481,17 @@ impl Member {
         let report = self.report.as_ref()?;
         let estimate = self.estimator.estimate(now)?;
         let local = now.on_other_clock(estimate.offset);
-        Some(Measured { local, offset: report.target(local).offset_from(own), estimate })
+        let offset = report.target(local).offset_from(own);
+        let Some(heritage) = self.heritage else {
+            return Some(Measured { local, offset, estimate });
+        };
+        // A window of few answers takes the quickest of them for one that nothing held up, and itself for better than it is.
+        let answers = i64::from(self.estimator.samples().max(1));
+        let error = estimate.offset_error.max(estimate.error_bound.part(answers));
+        let weighed = heritage.weighed(offset.ahead(), error, now);
+        // The bound is that of the measured offset.
+        let error_bound = estimate.error_bound + (offset.ahead() - weighed).abs();
+        Some(Measured { local, offset: Offset::new(weighed), estimate: Estimate { error_bound, ..estimate } })
     }
 
     /// Its clock as the averaging functions want it; before the ensemble is `founded` nobody is on probation.

@@ -20,12 +20,18 @@ use crate::clock::DisciplinedClock;
 use crate::config::{NodeConfig, Role};
 use crate::context::{Arrival, Context, Event, Outgoing};
 use crate::counters::{Counters, DropReason};
+use crate::election::Election;
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::master::Master;
-use crate::protocol::{Entries, Frame, Header, Message, peek_domain};
+use crate::master::{Ending, Heritage, Master};
+use crate::protocol::{Claim, Entries, Frame, Header, Leave, Merit, Message, Refusal, peek_domain};
 use crate::slave::Slave;
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
+
+/// A node that has just made room for another master claims nothing for so long.
+const ROOM: Span = Span::from_millis(500);
+/// One that heard none of its members, and so is probably deaf, for longer: it would not hear the refusals.
+const DEAF: Span = Span::from_secs(5);
 
 /// A datagram to be sent; its bytes are in the buffer that was given to [`Node::poll_transmit`].
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +53,17 @@ enum Awaited {
     Response { t1: LocalTime },
 }
 
+/// What it is at present.
+///
+/// ```text
+///              elected (`election.rs`)
+///    Slave ──────────────────────────────► Master
+///      ▲                                     │
+///      └── outranked, asked, asleep, deaf ───┘
+/// ```
+///
+/// The clock, the counters and the term stay with the node. Nodes of role master begin as masters, and come back to it when the
+/// better master that they made room for is gone; nodes of role slave never leave theirs.
 #[derive(Debug)]
 enum RoleState {
     Master(Box<Master>),
@@ -58,6 +75,7 @@ enum RoleState {
 pub struct Node {
     context: Context,
     role: RoleState,
+    election: Election,
 }
 
 impl Node {
@@ -69,9 +87,11 @@ impl Node {
         let mut context = Context::new(config, incarnation, clock);
         let role = match role {
             Role::Master => RoleState::Master(Box::new(Master::new(&mut context, now))),
-            Role::Slave => RoleState::Slave(Box::new(Slave::new(now))),
+            Role::Slave | Role::Auto => RoleState::Slave(Box::new(Slave::new(now))),
         };
-        Self { context, role }
+        let mut node = Self { context, role, election: Election::new(now) };
+        node.look(now);
+        node
     }
 
     /// Starts afresh, as a restarted process does, but for the counters: the local clock has missed time, or somebody has set the
@@ -90,12 +110,85 @@ impl Node {
             Ok(frame) => {
                 self.context.counters.count_received(frame.message.kind());
                 let arrival = Arrival { from, stamp, now, header: frame.header };
-                match &mut self.role {
-                    RoleState::Master(master) => master.handle(&mut self.context, &arrival, &frame.message),
-                    RoleState::Slave(slave) => slave.handle(&mut self.context, &arrival, &frame.message),
+                // A master that did not run for a while listens before it does anything else.
+                self.end_mastership(now);
+                if let RoleState::Master(master) = &mut self.role {
+                    master.handle(&mut self.context, &arrival, &frame.message);
+                    if self.end_mastership(now) {
+                        // It may be the new master's.
+                        self.handle_as_slave(&arrival, &frame.message);
+                    }
+                } else {
+                    self.handle_as_slave(&arrival, &frame.message);
                 }
             }
         }
+    }
+
+    fn handle_as_slave(&mut self, arrival: &Arrival, message: &Message<'_>) {
+        let RoleState::Slave(slave) = &mut self.role else {
+            return;
+        };
+        slave.handle(&mut self.context, arrival, message);
+        let hearing = slave.hearing();
+        match message {
+            Message::Join(join) => self.election.on_join(arrival, join),
+            Message::Claim(claim) => self.election.on_claim(&mut self.context, arrival, claim, &hearing),
+            Message::Refusal(refusal) => self.election.on_refusal(&mut self.context, arrival, refusal, &hearing),
+            Message::Announce(_) | Message::Leave(_) => {}
+            // What comes with every round only moves the deadline back; the election looks by itself.
+            Message::Request(_) | Message::Response(_) | Message::Correction(_) | Message::Acknowledgement(_) => return,
+        }
+        if !self.election.is_candidate() {
+            self.look(arrival.now);
+        }
+        self.elect(arrival.now);
+    }
+
+    /// When this node has to claim may have changed.
+    fn look(&mut self, now: LocalTime) {
+        if let RoleState::Slave(slave) = &self.role {
+            self.election.look(&self.context, &slave.hearing(), now);
+        }
+    }
+
+    /// Lets the election do what is due, and takes over when that makes this node master.
+    fn elect(&mut self, now: LocalTime) {
+        let RoleState::Slave(slave) = &self.role else {
+            return;
+        };
+        let hearing = slave.hearing();
+        if let Some(term) = self.election.handle_timeout(&mut self.context, &hearing, now) {
+            let heritage = Heritage { term, members: hearing.members };
+            self.role = RoleState::Master(Box::new(Master::elected(&mut self.context, heritage, now)));
+        }
+    }
+
+    /// Makes a slave of a master whose mastership has ended; true when it had.
+    fn end_mastership(&mut self, now: LocalTime) -> bool {
+        let RoleState::Master(master) = &self.role else {
+            return false;
+        };
+        let Some(ending) = master.ending(&self.context, now) else {
+            return false;
+        };
+        let (successor, pause, reason) = match ending {
+            Ending::Slept => (None, Span::ZERO, "it did not run"),
+            Ending::Outranked(better) => (Some(better), ROOM, "a better master is there"),
+            Ending::HandedOver(preferred) => (Some(preferred), ROOM, "a preferred node asked for it"),
+            Ending::Deserted => (None, DEAF, "none of its members is heard"),
+        };
+        // What is still to be sent belongs to the mastership.
+        self.context.discard_outgoing();
+        if ending != Ending::Slept {
+            master.resign(&mut self.context, successor);
+        }
+        let term = master.term();
+        self.context.tell(Event::SteppedDown { term, successor, reason });
+        self.role = RoleState::Slave(Box::new(Slave::after_mastership(&self.context, term, now)));
+        self.election.stepped_down(now, pause);
+        self.look(now);
+        true
     }
 
     /// Decodes a datagram, if it is one for this node.
@@ -131,9 +224,14 @@ impl Node {
 
     /// The time that [`Node::poll_timeout`] gave has come, or may have.
     pub fn handle_timeout(&mut self, now: LocalTime) {
-        match &mut self.role {
-            RoleState::Master(master) => master.handle_timeout(&mut self.context, now),
-            RoleState::Slave(slave) => slave.handle_timeout(&mut self.context, now),
+        self.end_mastership(now);
+        if let RoleState::Master(master) = &mut self.role {
+            master.handle_timeout(&mut self.context, now);
+            self.end_mastership(now);
+        }
+        if let RoleState::Slave(slave) = &mut self.role {
+            slave.handle_timeout(&mut self.context, now);
+            self.elect(now);
         }
     }
 
@@ -148,7 +246,7 @@ impl Node {
     /// Encodes the next datagram into `buffer`, which is cleared first; `None` when there is nothing to send.
     pub fn poll_transmit(&mut self, now: LocalTime, buffer: &mut BytesMut) -> Option<Transmit> {
         let outgoing = self.context.next_outgoing()?;
-        let term = self.term();
+        let mut term = self.term();
         let no_round = Round::default();
         // Only one of these two holds entries that the message borrows.
         let entries_to_send;
@@ -160,7 +258,7 @@ impl Node {
                 (to, master.round(), Message::Request(request))
             }
             (Outgoing::Announce { to }, RoleState::Master(master)) => {
-                (to, master.round(), Message::Announce(master.announce(&self.context)))
+                (to, master.round(), Message::Announce(master.announce(&self.context, now)))
             }
             (Outgoing::Correction { to, round, entries }, RoleState::Master(_)) => {
                 entries_to_send = entries;
@@ -174,16 +272,32 @@ impl Node {
                 (to, round, Message::Acknowledgement(acknowledgement))
             }
             (Outgoing::Join { to }, RoleState::Slave(slave)) => {
-                (to, no_round, Message::Join(slave.join(&self.context)))
+                (to, no_round, Message::Join(self.context.join(slave.mastership(), now)))
             }
-            (Outgoing::Leave { to }, RoleState::Master(_) | RoleState::Slave(_)) => (to, no_round, Message::Leave),
+            // To a better master, before this one steps down.
+            (Outgoing::Join { to }, RoleState::Master(_)) => {
+                let own = (self.context.config.node_id, self.context.incarnation);
+                (to, no_round, Message::Join(self.context.join(Some(own), now)))
+            }
+            (Outgoing::Leave { to, successor }, RoleState::Master(_) | RoleState::Slave(_)) => {
+                (to, no_round, Message::Leave(Leave { successor }))
+            }
+            (Outgoing::Claim { to, term: wanted, is_handover }, RoleState::Slave(_)) => {
+                term = wanted;
+                // It stood when it claimed.
+                let merit = self.context.merit(now).unwrap_or(Merit::Implausible);
+                (to, no_round, Message::Claim(Claim { priority: self.context.config.priority, merit, is_handover }))
+            }
+            (Outgoing::Refusal { to, master }, RoleState::Master(_) | RoleState::Slave(_)) => {
+                (to, no_round, Message::Refusal(Refusal { master }))
+            }
             // A frame of a role that the node no longer has.
             (
                 Outgoing::Request { .. } | Outgoing::Announce { .. } | Outgoing::Correction { .. },
                 RoleState::Slave(_),
             )
             | (
-                Outgoing::Response { .. } | Outgoing::Acknowledgement { .. } | Outgoing::Join { .. },
+                Outgoing::Response { .. } | Outgoing::Acknowledgement { .. } | Outgoing::Claim { .. },
                 RoleState::Master(_),
             ) => return self.poll_transmit(now, buffer),
         };
@@ -209,7 +323,7 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<LocalTime> {
         match &self.role {
             RoleState::Master(master) => master.next_timeout(),
-            RoleState::Slave(slave) => slave.next_timeout(),
+            RoleState::Slave(slave) => slave.next_timeout().into_iter().chain(self.election.next_timeout()).min(),
         }
     }
 
@@ -257,6 +371,11 @@ impl Node {
         }
     }
 
+    /// True while it stands for election.
+    pub fn is_candidate(&self) -> bool {
+        matches!(self.role, RoleState::Slave(_)) && self.election.is_candidate()
+    }
+
     /// Its master role, when it has it.
     pub fn as_master(&self) -> Option<&Master> {
         match &self.role {
@@ -268,6 +387,11 @@ impl Node {
     /// The last correction of its clock; zero before the first.
     pub fn last_correction(&self) -> Span {
         self.context.last_correction
+    }
+
+    /// In which mastership its clock was corrected last.
+    pub fn corrected_in(&self) -> Option<(Term, NodeId)> {
+        self.context.corrected_in
     }
 
     /// The last correction that it refused.

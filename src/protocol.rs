@@ -34,6 +34,8 @@ mod kind {
     pub(super) const JOIN: u8 = 5;
     pub(super) const LEAVE: u8 = 6;
     pub(super) const ANNOUNCE: u8 = 7;
+    pub(super) const CLAIM: u8 = 8;
+    pub(super) const REFUSAL: u8 = 9;
 }
 
 /// Header flag: a trailer with key id and MAC follows the body.
@@ -46,6 +48,10 @@ const FLAG_SYNCHRONISED: u16 = 1 << 1;
 const FLAG_NEAR_THE_WIRE: u16 = 1 << 2;
 /// Join flag: the node receives what is sent to the multicast group.
 const FLAG_HEARS_GROUP: u16 = 1 << 2;
+/// Claim flag: the living master is asked to hand over.
+const FLAG_HAND_OVER: u16 = 1;
+/// Successors that an announce names: as many as fit into the bytes that a join has.
+pub const SUCCESSORS: usize = 8;
 
 /// One field of a layout: its name in PROTOCOL.md, where it starts in the frame, and its length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,15 +138,37 @@ pub mod layout {
     pub const JOIN: &[Field] = &[
         field("priority", 40, 4),
         field("join_flags", 44, 2),
-        field("reserved", 46, 2),
+        field("merit", 46, 1),
+        field("reserved", 47, 1),
         field("master", 48, 8),
         field("master_incarnation", 56, 8),
-        field("reserved", 64, 56),
+        field("corrected_term", 64, 8),
+        field("corrected_master", 72, 8),
+        field("reserved", 80, 40),
     ];
     /// The body of a leave.
-    pub const LEAVE: &[Field] = &[field("reserved", 40, 8)];
+    pub const LEAVE: &[Field] = &[field("successor", 40, 8)];
     /// The body of an announce.
-    pub const ANNOUNCE: &[Field] = &[field("interval", 40, 8), field("priority", 48, 4), field("reserved", 52, 68)];
+    pub const ANNOUNCE: &[Field] = &[
+        field("interval", 40, 8),
+        field("priority", 48, 4),
+        field("merit", 52, 1),
+        field("reserved", 53, 1),
+        field("members", 54, 2),
+        field("successor_1", 56, 8),
+        field("successor_2", 64, 8),
+        field("successor_3", 72, 8),
+        field("successor_4", 80, 8),
+        field("successor_5", 88, 8),
+        field("successor_6", 96, 8),
+        field("successor_7", 104, 8),
+        field("successor_8", 112, 8),
+    ];
+    /// The body of a claim.
+    pub const CLAIM: &[Field] =
+        &[field("priority", 40, 4), field("merit", 44, 1), field("reserved", 45, 1), field("claim_flags", 46, 2)];
+    /// The body of a refusal.
+    pub const REFUSAL: &[Field] = &[field("master", 40, 8)];
 
     pub(super) const HEADER_END: usize = end_of(0, HEADER);
     pub(super) const TRAILER_END: usize = end_of(0, TRAILER);
@@ -303,6 +331,69 @@ pub struct Join {
     pub hears_group: bool,
     /// The master of the term in the header, and its incarnation; none when the slave knows of no mastership.
     pub master: Option<(NodeId, Incarnation)>,
+    /// What it would bring to a mastership; `None` when it does not stand.
+    pub merit: Option<Merit>,
+    /// In which mastership its clock was corrected last; none when it never was.
+    pub corrected_in: Option<(Term, NodeId)>,
+}
+
+/// What a node brings to a mastership, the better the higher. Priority and number decide among equals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Merit {
+    /// Its clock was never corrected, and shows a time that nobody set.
+    Implausible,
+    /// Its clock was never corrected.
+    Plausible,
+    /// Its clock shows an ensemble's time.
+    Established,
+    /// The operator said so (`--role master`).
+    Appointed,
+}
+
+/// A node says that it stops, or that it is master no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leave {
+    /// From a master: who takes over at once; none when nobody is fit.
+    pub successor: Option<NodeId>,
+}
+
+/// A node wants to be master of the term in the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Its place in the standby order.
+    pub priority: i32,
+    /// What it brings.
+    pub merit: Merit,
+    /// True when it asks a living master to hand over; false when it hears none.
+    pub is_handover: bool,
+}
+
+/// A claim is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The living master that the sender hears (or is); none when it objects because it knows a higher term, or is better
+    /// itself.
+    pub master: Option<NodeId>,
+}
+
+/// Who takes over when the master falls silent, the first first. At most [`SUCCESSORS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Successors([NodeId; SUCCESSORS]);
+
+impl Successors {
+    /// The first of these.
+    pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Self {
+        let mut successors = Self::default();
+        for (place, node) in successors.0.iter_mut().zip(nodes.into_iter().filter(|node| node.get() != 0)) {
+            *place = node;
+        }
+        successors
+    }
+
+    /// They, in order.
+    pub fn iter(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.0.iter().copied().filter(|node| node.get() != 0)
+    }
 }
 
 /// The master says that it is there.
@@ -312,6 +403,12 @@ pub struct Announce {
     pub interval: Span,
     /// The master's own place in the standby order.
     pub priority: i32,
+    /// What it brought to its mastership.
+    pub merit: Merit,
+    /// How many nodes it expects to join, or has: whoever joins a new master spreads out accordingly.
+    pub members: u16,
+    /// Who takes over when it falls silent.
+    pub successors: Successors,
 }
 
 /// The entries of a correction frame, either about to be sent or still in the bytes that arrived.
@@ -365,9 +462,13 @@ pub enum Message<'a> {
     /// Type 5, slave to whoever is master.
     Join(Join),
     /// Type 6, whoever stops, to all who listen.
-    Leave,
+    Leave(Leave),
     /// Type 7, master to slaves.
     Announce(Announce),
+    /// Type 8, who wants to be master, to all.
+    Claim(Claim),
+    /// Type 9, to who wants to be master.
+    Refusal(Refusal),
 }
 
 /// One whole datagram.
@@ -675,19 +776,27 @@ impl Join {
     /// Bytes of a whole join without a trailer: as long as the request that answers it.
     pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::JOIN);
 
-    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Self {
+    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Result<Self, DecodeError> {
         let mut body = body.as_slice();
         let priority = body.get_i32();
         let flags = body.get_u16();
-        body.advance(2);
+        let merit = Merit::decode(body.get_u8())?;
+        body.advance(1);
         let master = NodeId::new(body.get_u64());
         let incarnation = Incarnation::new(body.get_u64());
-        Self {
+        let corrected_term = Term::new(body.get_u64());
+        if corrected_term > Term::LIMIT {
+            return Err(DecodeError::OutOfRange("corrected_term"));
+        }
+        let corrected_master = NodeId::new(body.get_u64());
+        Ok(Self {
             priority,
             is_reference: flags & FLAG_REFERENCE != 0,
             hears_group: flags & FLAG_HEARS_GROUP != 0,
             master: (master.get() != 0).then_some((master, incarnation)),
-        }
+            merit,
+            corrected_in: (corrected_master.get() != 0).then_some((corrected_term, corrected_master)),
+        })
     }
 
     #[inline(always)]
@@ -695,14 +804,95 @@ impl Join {
         let (master, incarnation) = self.master.unwrap_or_default();
         out.put_i32(self.priority);
         out.put_u16(flag(self.is_reference, FLAG_REFERENCE) | flag(self.hears_group, FLAG_HEARS_GROUP));
-        out.put_bytes(0, 2);
+        out.put_u8(Merit::encode(self.merit));
+        out.put_bytes(0, 1);
         out.put_u64(master.get());
         out.put_u64(incarnation.get());
+        let (corrected_term, corrected_master) = self.corrected_in.unwrap_or_default();
+        out.put_u64(corrected_term.get());
+        out.put_u64(corrected_master.get());
     }
 }
 
-/// Bytes of a whole leave without a trailer.
-pub const LEAVE_LEN: usize = end_of(HEADER_LEN, layout::LEAVE);
+impl Merit {
+    /// `None`: its sender does not stand.
+    fn decode(number: u8) -> Result<Option<Self>, DecodeError> {
+        match number {
+            0 => Ok(None),
+            1 => Ok(Some(Self::Implausible)),
+            2 => Ok(Some(Self::Plausible)),
+            3 => Ok(Some(Self::Established)),
+            4 => Ok(Some(Self::Appointed)),
+            _ => Err(DecodeError::OutOfRange("merit")),
+        }
+    }
+
+    /// Of somebody who stands, or there would be no such frame.
+    fn decode_standing(number: u8) -> Result<Self, DecodeError> {
+        Self::decode(number)?.ok_or(DecodeError::OutOfRange("merit"))
+    }
+
+    fn encode(merit: Option<Self>) -> u8 {
+        match merit {
+            None => 0,
+            Some(Self::Implausible) => 1,
+            Some(Self::Plausible) => 2,
+            Some(Self::Established) => 3,
+            Some(Self::Appointed) => 4,
+        }
+    }
+}
+
+impl Leave {
+    /// Bytes of a whole leave without a trailer.
+    pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::LEAVE);
+
+    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Self {
+        let mut body = body.as_slice();
+        Self { successor: Some(NodeId::new(body.get_u64())).filter(|node| node.get() != 0) }
+    }
+
+    #[inline(always)]
+    fn encode(&self, out: &mut &mut [u8]) {
+        out.put_u64(self.successor.unwrap_or_default().get());
+    }
+}
+
+impl Claim {
+    /// Bytes of a whole claim without a trailer: as long as the refusal that answers it.
+    pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::CLAIM);
+
+    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Result<Self, DecodeError> {
+        let mut body = body.as_slice();
+        let priority = body.get_i32();
+        let merit = Merit::decode_standing(body.get_u8())?;
+        body.advance(1);
+        Ok(Self { priority, merit, is_handover: body.get_u16() & FLAG_HAND_OVER != 0 })
+    }
+
+    #[inline(always)]
+    fn encode(&self, out: &mut &mut [u8]) {
+        out.put_i32(self.priority);
+        out.put_u8(Merit::encode(Some(self.merit)));
+        out.put_bytes(0, 1);
+        out.put_u16(flag(self.is_handover, FLAG_HAND_OVER));
+    }
+}
+
+impl Refusal {
+    /// Bytes of a whole refusal without a trailer.
+    pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::REFUSAL);
+
+    fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Self {
+        let mut body = body.as_slice();
+        Self { master: Some(NodeId::new(body.get_u64())).filter(|node| node.get() != 0) }
+    }
+
+    #[inline(always)]
+    fn encode(&self, out: &mut &mut [u8]) {
+        out.put_u64(self.master.unwrap_or_default().get());
+    }
+}
 
 impl Announce {
     /// Bytes of a whole announce without a trailer: as long as the join that answers it.
@@ -714,13 +904,23 @@ impl Announce {
         if interval <= Span::ZERO {
             return Err(DecodeError::OutOfRange("interval"));
         }
-        Ok(Self { interval, priority: body.get_i32() })
+        let priority = body.get_i32();
+        let merit = Merit::decode_standing(body.get_u8())?;
+        body.advance(1);
+        let members = body.get_u16();
+        // Gaps close up: a zero names nobody.
+        let successors = Successors::new(std::iter::repeat_with(|| NodeId::new(body.get_u64())).take(SUCCESSORS));
+        Ok(Self { interval, priority, merit, members, successors })
     }
 
     #[inline(always)]
     fn encode(&self, out: &mut &mut [u8]) {
         out.put_i64(self.interval.as_nanos());
         out.put_i32(self.priority);
+        out.put_u8(Merit::encode(Some(self.merit)));
+        out.put_bytes(0, 1);
+        out.put_u16(self.members);
+        self.successors.0.iter().for_each(|node| out.put_u64(node.get()));
     }
 }
 
@@ -733,8 +933,10 @@ impl Message<'_> {
             Self::Correction(_) => kind::CORRECTION,
             Self::Acknowledgement(_) => kind::ACKNOWLEDGEMENT,
             Self::Join(_) => kind::JOIN,
-            Self::Leave => kind::LEAVE,
+            Self::Leave(_) => kind::LEAVE,
             Self::Announce(_) => kind::ANNOUNCE,
+            Self::Claim(_) => kind::CLAIM,
+            Self::Refusal(_) => kind::REFUSAL,
         }
     }
 
@@ -746,8 +948,10 @@ impl Message<'_> {
             Self::Correction(entries) => correction_len(entries.count()),
             Self::Acknowledgement(_) => Acknowledgement::WIRE_LEN,
             Self::Join(_) => Join::WIRE_LEN,
-            Self::Leave => LEAVE_LEN,
+            Self::Leave(_) => Leave::WIRE_LEN,
             Self::Announce(_) => Announce::WIRE_LEN,
+            Self::Claim(_) => Claim::WIRE_LEN,
+            Self::Refusal(_) => Refusal::WIRE_LEN,
         }
     }
 }
@@ -790,9 +994,11 @@ impl<'a> Frame<'a> {
             kind::RESPONSE => frame(Message::Response(Response::decode(body.fixed()?)?)),
             kind::CORRECTION => frame(Message::Correction(Entries::decode(body)?)),
             kind::ACKNOWLEDGEMENT => frame(Message::Acknowledgement(Acknowledgement::decode(body.fixed()?)?)),
-            kind::JOIN => frame(Message::Join(Join::decode(body.fixed()?))),
-            kind::LEAVE => body.fixed::<{ LEAVE_LEN - HEADER_LEN }>().and_then(|_| frame(Message::Leave)),
+            kind::JOIN => frame(Message::Join(Join::decode(body.fixed()?)?)),
+            kind::LEAVE => frame(Message::Leave(Leave::decode(body.fixed()?))),
             kind::ANNOUNCE => frame(Message::Announce(Announce::decode(body.fixed()?)?)),
+            kind::CLAIM => frame(Message::Claim(Claim::decode(body.fixed()?)?)),
+            kind::REFUSAL => frame(Message::Refusal(Refusal::decode(body.fixed()?))),
             unknown => Err(DecodeError::Type(unknown)),
         }
     }
@@ -814,8 +1020,10 @@ impl<'a> Frame<'a> {
                 self.put::<{ Acknowledgement::WIRE_LEN }>(out, |body| acknowledgement.encode(body));
             }
             Message::Join(join) => self.put::<{ Join::WIRE_LEN }>(out, |body| join.encode(body)),
-            Message::Leave => self.put::<LEAVE_LEN>(out, |_| ()),
+            Message::Leave(leave) => self.put::<{ Leave::WIRE_LEN }>(out, |body| leave.encode(body)),
             Message::Announce(announce) => self.put::<{ Announce::WIRE_LEN }>(out, |body| announce.encode(body)),
+            Message::Claim(claim) => self.put::<{ Claim::WIRE_LEN }>(out, |body| claim.encode(body)),
+            Message::Refusal(refusal) => self.put::<{ Refusal::WIRE_LEN }>(out, |body| refusal.encode(body)),
         }
     }
 
@@ -849,6 +1057,9 @@ const _: () = {
     assert!(Request::WIRE_LEN <= Join::WIRE_LEN);
     assert!(Join::WIRE_LEN <= Announce::WIRE_LEN);
     assert!(Join::WIRE_LEN <= Request::WIRE_LEN);
+    // A join of a higher term is answered by an announce.
+    assert!(Announce::WIRE_LEN <= Join::WIRE_LEN);
+    assert!(Refusal::WIRE_LEN <= Claim::WIRE_LEN);
     assert!(Acknowledgement::WIRE_LEN <= correction_len(1));
 };
 
@@ -899,18 +1110,29 @@ mod tests {
         is_stamped_near_the_wire: false,
     };
 
-    const JOIN: Join = Join { priority: -1, is_reference: false, hears_group: false, master: None };
+    const JOIN: Join =
+        Join { priority: -1, is_reference: false, hears_group: false, master: None, merit: None, corrected_in: None };
+
+    const ANNOUNCE: Announce = Announce {
+        interval: Span::from_secs(1),
+        priority: 0,
+        merit: Merit::Plausible,
+        members: 2,
+        successors: Successors([NodeId::new(0); SUCCESSORS]),
+    };
 
     /// One of each type.
-    fn examples() -> [Frame<'static>; 7] {
+    fn examples() -> [Frame<'static>; 9] {
         [
             Message::Request(Request { t1: LocalTime::from_nanos(1) }),
             Message::Response(RESPONSE),
             Message::Correction(Entries::Typed(&[ENTRY, ENTRY])),
             Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Slewed }),
             Message::Join(JOIN),
-            Message::Leave,
-            Message::Announce(Announce { interval: Span::from_secs(1), priority: 0 }),
+            Message::Leave(Leave { successor: None }),
+            Message::Announce(ANNOUNCE),
+            Message::Claim(Claim { priority: 1, merit: Merit::Established, is_handover: false }),
+            Message::Refusal(Refusal { master: None }),
         ]
         .map(|message| Frame { header: HEADER, message })
     }
@@ -961,7 +1183,7 @@ mod tests {
 
     #[test]
     fn unknown_types_are_refused() {
-        for kind in (0..=u8::MAX).filter(|kind| !(kind::REQUEST..=kind::ANNOUNCE).contains(kind)) {
+        for kind in (0..=u8::MAX).filter(|kind| !(kind::REQUEST..=kind::REFUSAL).contains(kind)) {
             assert_eq!(error(&spoilt(kind::REQUEST, 3, &[kind])), DecodeError::Type(kind));
         }
     }
@@ -1035,10 +1257,19 @@ mod tests {
                 assert_eq!(error(&bytes), DecodeError::OutOfRange(field), "type {kind}, {value}");
             }
         }
+        for merit in [5, 255] {
+            assert_eq!(error(&spoilt(kind::JOIN, 46, &[merit])), DecodeError::OutOfRange("merit"));
+        }
+        for merit in [0, 5, 255] {
+            assert_eq!(error(&spoilt(kind::ANNOUNCE, 52, &[merit])), DecodeError::OutOfRange("merit"));
+            assert_eq!(error(&spoilt(kind::CLAIM, 44, &[merit])), DecodeError::OutOfRange("merit"));
+        }
+        let above = Term::LIMIT.get() + 1;
+        assert_eq!(error(&spoilt(kind::JOIN, 64, &above.to_be_bytes())), DecodeError::OutOfRange("corrected_term"));
         for outcome in [0, 4, 255] {
             assert_eq!(error(&spoilt(kind::ACKNOWLEDGEMENT, 44, &[outcome])), DecodeError::OutOfRange("outcome"));
         }
-        for kind in kind::REQUEST..=kind::ANNOUNCE {
+        for kind in kind::REQUEST..=kind::REFUSAL {
             let above = Term::LIMIT.get() + 1;
             assert_eq!(error(&spoilt(kind, 16, &above.to_be_bytes())), DecodeError::OutOfRange("term"));
             assert_eq!(error(&spoilt(kind, 24, &[0; 8])), DecodeError::OutOfRange("sender"));
@@ -1109,6 +1340,7 @@ mod tests {
             "flags" => Some(FLAG_AUTHENTICATED),
             "response_flags" => Some(FLAG_REFERENCE | FLAG_SYNCHRONISED | FLAG_NEAR_THE_WIRE),
             "join_flags" => Some(FLAG_REFERENCE | FLAG_HEARS_GROUP),
+            "claim_flags" => Some(FLAG_HAND_OVER),
             _ => None,
         };
         let bodies = [
@@ -1119,6 +1351,8 @@ mod tests {
             layout::JOIN,
             layout::LEAVE,
             layout::ANNOUNCE,
+            layout::CLAIM,
+            layout::REFUSAL,
         ];
         for (frame, body) in examples().iter().zip(bodies) {
             let clean = bytes_of(frame);
@@ -1183,12 +1417,13 @@ mod tests {
         assert!(len(kind::JOIN) <= len(kind::ANNOUNCE));
         // A join of a higher term is answered by an announce.
         assert!(len(kind::ANNOUNCE) <= len(kind::JOIN));
+        assert!(len(kind::REFUSAL) <= len(kind::CLAIM));
         assert!(len(kind::ACKNOWLEDGEMENT) <= correction_len(1));
     }
 
     #[test]
     fn the_domain_is_seen_before_anything_else_of_a_frame() {
-        for kind in kind::REQUEST..=kind::ANNOUNCE {
+        for kind in kind::REQUEST..=kind::REFUSAL {
             assert_eq!(peek_domain(&example(kind)), Some(HEADER.domain));
             assert_eq!(peek_domain(&spoilt(kind, 2, &[99, 99])), Some(HEADER.domain));
             assert_eq!(peek_domain(&spoilt(kind, 0, &[0])), None);
@@ -1273,12 +1508,33 @@ mod tests {
     }
 
     fn joins() -> impl Strategy<Value = Join> {
-        (any::<(i32, bool, bool)>(), prop::option::of((1_u64.., any::<u64>()))).prop_map(
-            |((priority, is_reference, hears_group), master)| Join {
+        let corrected = prop::option::of((0..=Term::LIMIT.get(), 1_u64..));
+        let master = prop::option::of((1_u64.., any::<u64>()));
+        (any::<(i32, bool, bool)>(), master, prop::option::of(merits()), corrected).prop_map(
+            |((priority, is_reference, hears_group), master, merit, corrected)| Join {
                 priority,
                 is_reference,
                 hears_group,
                 master: master.map(|(node, life)| (NodeId::new(node), Incarnation::new(life))),
+                merit,
+                corrected_in: corrected.map(|(term, node)| (Term::new(term), NodeId::new(node))),
+            },
+        )
+    }
+
+    fn merits() -> impl Strategy<Value = Merit> {
+        prop::sample::select(vec![Merit::Implausible, Merit::Plausible, Merit::Established, Merit::Appointed])
+    }
+
+    fn announces() -> impl Strategy<Value = Announce> {
+        let successors = prop::collection::vec(any::<u64>(), 0..SUCCESSORS + 2);
+        (1..WIRE_LIMIT, any::<i32>(), merits(), any::<u16>(), successors).prop_map(
+            |(interval, priority, merit, members, successors)| Announce {
+                interval: Span::from_nanos(interval),
+                priority,
+                merit,
+                members,
+                successors: Successors::new(successors.into_iter().map(NodeId::new)),
             },
         )
     }
@@ -1301,15 +1557,19 @@ mod tests {
 
     /// Every legal message.
     fn messages() -> impl Strategy<Value = Owned> {
-        let announces = ((1..WIRE_LIMIT).prop_map(Span::from_nanos), any::<i32>());
+        let nodes = || prop::option::of((1_u64..).prop_map(NodeId::new));
         prop_oneof![
             local_times().prop_map(|t1| Owned::Plain(Message::Request(Request { t1 }))),
             responses().prop_map(|response| Owned::Plain(Message::Response(response))),
             prop::collection::vec(entries(), 1..=MAX_ENTRIES).prop_map(Owned::Correction),
             acknowledgements().prop_map(|it| Owned::Plain(Message::Acknowledgement(it))),
             joins().prop_map(|join| Owned::Plain(Message::Join(join))),
-            Just(Owned::Plain(Message::Leave)),
-            announces.prop_map(|(interval, priority)| Owned::Plain(Message::Announce(Announce { interval, priority }))),
+            nodes().prop_map(|successor| Owned::Plain(Message::Leave(Leave { successor }))),
+            announces().prop_map(|announce| Owned::Plain(Message::Announce(announce))),
+            (any::<(i32, bool)>(), merits()).prop_map(|((priority, is_handover), merit)| {
+                Owned::Plain(Message::Claim(Claim { priority, merit, is_handover }))
+            }),
+            nodes().prop_map(|master| Owned::Plain(Message::Refusal(Refusal { master }))),
         ]
     }
 

@@ -41,7 +41,7 @@ const NODE: &str = "This node";
 /// The placeholder tells the kind: DUR a span, PPM and N numbers, BOOL a claim, and anything else a text.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Settings {
-    /// master, slave or auto (not built yet) [default: auto]
+    /// The part to play: master, slave, or auto (elected) [default: auto]
     #[arg(long, value_name = "ROLE", hide_possible_values = true, help_heading = NETWORK)]
     role: Option<RoleChoice>,
     /// Number of the ensemble; others are not heard [default: 0]
@@ -136,6 +136,20 @@ pub struct Settings {
     /// Place in the standby order: higher is preferred [default: 0]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, i32::MIN..=i32::MAX), help_heading = NODE)]
     priority: Option<i32>,
+    /// Take over from a healthy master of a lower priority [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true,
+        help_heading = NODE
+    )]
+    preempt: Option<bool>,
+    /// As master correct nobody while fewer nodes are heard [default: 1]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=usize::MAX), help_heading = NODE)]
+    quorum: Option<usize>,
     /// Number of this node [default: kept in --state-dir, else drawn]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=u64::MAX), help_heading = NODE)]
     node_id: Option<u64>,
@@ -274,11 +288,7 @@ impl Settings {
         let role = match self.role {
             Some(RoleChoice::Master) => Role::Master,
             Some(RoleChoice::Slave) => Role::Slave,
-            Some(RoleChoice::Auto) | None => {
-                let text = "auto: electing a master is not built yet; give --role master or --role slave";
-                fault("role", text.to_owned());
-                Role::Slave
-            }
+            Some(RoleChoice::Auto) | None => Role::Auto,
         };
         if self.key_file.is_some() {
             fault("key-file", "cannot be used: authentication is not built yet".to_owned());
@@ -343,6 +353,8 @@ impl Settings {
         let config = NodeConfig {
             domain: self.domain.map_or(default.domain, Domain::new),
             priority: self.priority.unwrap_or(default.priority),
+            preempt: self.preempt.unwrap_or(default.preempt),
+            quorum: self.quorum.unwrap_or(default.quorum),
             is_reference: self.reference.unwrap_or(default.is_reference),
             group,
             interval,

@@ -7,8 +7,12 @@
 //!      └────────── silent for `SILENCE`, or it leaves ────────┘
 //! ```
 //!
+//! What it hears of the master ([`Slave::hearing`]) is what the election goes by; whether a node stands is decided there.
+//!
 //! Invariants:
 //! - the term never goes down, and in one term only one master (node, incarnation) is followed;
+//! - while the master followed is alive no other takes its place, whatever its term: the two masters settle it between
+//!   themselves, and the worse says when it goes;
 //! - a correction is applied only if it comes from the master followed, in its term, in a round above the last
 //!   applied one, for this incarnation and adjustment count, with a reference near now: so at most once, never
 //!   late, never out of order;
@@ -18,11 +22,13 @@
 use std::net::SocketAddr;
 
 use crate::clock::{Applied, Correction};
-use crate::context::{Arrival, Context, Event, Outgoing, SILENCE};
+use crate::context::{Arrival, Context, Event, Outgoing, SILENCE, is_within_leap};
 use crate::counters::DropReason;
+use crate::election::Hearing;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{
-    Acknowledgement, Announce, Departure, Entries, Entry, Header, Join, Message, Outcome, Request, Response,
+    Acknowledgement, Announce, Departure, Entries, Entry, Header, Leave, Merit, Message, Outcome, Request, Response,
+    Successors,
 };
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Span};
@@ -34,6 +40,8 @@ const JOIN_PAUSE: Span = Span::from_millis(100);
 const LONGEST_JOIN_PAUSE: Span = Span::from_secs(1);
 /// A correction whose reference lies further from now than this is late: longer than a master repeats it.
 const LONGEST_CORRECTION_AGE: Span = Span::from_secs(4);
+/// Those who join a new master spread out by so much for each of them.
+const JOIN_SPREAD: Span = Span::from_micros(300);
 /// A followed master that has not asked for so many of its intervals (and a second at least) has forgotten us.
 const FORGOTTEN_INTERVALS: i64 = 3;
 
@@ -91,6 +99,16 @@ pub struct Slave {
     timers: Timers<Timer>,
     last_join: Option<LocalTime>,
     last_response: Option<Sent>,
+    /// When this role began.
+    since: LocalTime,
+    /// When the master was heard last.
+    last_heard: Option<LocalTime>,
+    /// It said that it leaves, and whom it named.
+    left_to: Option<Option<NodeId>>,
+    /// What its last announce said of the succession.
+    successors: Successors,
+    announced: Option<(Merit, i32)>,
+    members: u16,
 }
 
 impl Slave {
@@ -104,6 +122,37 @@ impl Slave {
             timers,
             last_join: None,
             last_response: None,
+            since: now,
+            last_heard: None,
+            left_to: None,
+            successors: Successors::default(),
+            announced: None,
+            members: 0,
+        }
+    }
+
+    /// A node that was master of `term` until now: it looks for the next one, and follows none of that term or below.
+    pub fn after_mastership(context: &Context, term: Term, now: LocalTime) -> Self {
+        let mastership =
+            Mastership { term, master: context.config.node_id, incarnation: context.incarnation, corrected: None };
+        Self { mastership: Some(mastership), ..Self::new(now) }
+    }
+
+    /// What it knows of the master.
+    pub fn hearing(&self) -> Hearing {
+        Hearing {
+            term: self.term(),
+            master: self.mastership.map(|mastership| mastership.master),
+            address: match self.state {
+                State::Listening { .. } => None,
+                State::Following(following) => Some(following.address),
+            },
+            last_heard: self.last_heard,
+            since: self.since,
+            left_to: self.left_to,
+            successors: self.successors,
+            announced: self.announced,
+            members: self.members,
         }
     }
 
@@ -138,9 +187,9 @@ impl Slave {
             Message::Request(request) => self.on_request(context, arrival, request),
             Message::Announce(announce) => self.on_announce(context, arrival, announce),
             Message::Correction(entries) => self.on_correction(context, arrival, entries),
-            Message::Leave => self.on_leave(context, arrival),
-            // Other slaves look for the master too, and the group hears them all.
-            Message::Join(_) => {}
+            Message::Leave(leave) => self.on_leave(context, arrival, *leave),
+            // Other slaves look for the master too, and the group hears them all. The election takes note.
+            Message::Join(_) | Message::Claim(_) | Message::Refusal(_) => {}
             Message::Response(_) | Message::Acknowledgement(_) => context.drop_datagram(DropReason::WrongRole, from),
         }
     }
@@ -170,18 +219,13 @@ impl Slave {
     /// Says goodbye.
     pub fn handle_shutdown(&mut self, context: &mut Context) {
         if let State::Following(following) = self.state {
-            context.send(Outgoing::Leave { to: following.address });
+            context.send(Outgoing::Leave { to: following.address, successor: None });
         }
     }
 
-    /// The join of this instant.
-    pub fn join(&self, context: &Context) -> Join {
-        Join {
-            priority: context.config.priority,
-            is_reference: context.config.is_reference,
-            hears_group: context.config.group.is_some(),
-            master: self.mastership.map(|mastership| (mastership.master, mastership.incarnation)),
-        }
+    /// The master of the newest term that it followed, for a join.
+    pub fn mastership(&self) -> Option<(NodeId, Incarnation)> {
+        self.mastership.map(|mastership| (mastership.master, mastership.incarnation))
     }
 
     /// The response of this instant to a request that arrived at `t2`. It tells when the one before it left.
@@ -226,13 +270,22 @@ impl Slave {
         if header.term < self.term() || header.term == Term::default() || (header.term == self.term() && !is_master) {
             return Err(DropReason::StaleTerm);
         }
+        if !is_within_leap(header.term, self.term()) {
+            return Err(DropReason::OutOfRange);
+        }
         let is_new_term = header.term > self.term();
+        // A master that restarts has its number.
+        let is_other = self.mastership.is_some_and(|known| known.master != header.sender);
+        if is_new_term && is_other && self.hearing().is_alive(now) {
+            return Err(DropReason::Rival);
+        }
         match self.state {
             State::Following(following) if !is_new_term && following.address != from => {
                 return Err(DropReason::Stranger);
             }
             State::Following(_) if !is_new_term => {
                 self.timers.set(Timer::Silence, now + SILENCE);
+                self.last_heard = Some(now);
                 return Ok(());
             }
             State::Following(_) | State::Listening { .. } => {}
@@ -244,7 +297,10 @@ impl Slave {
                 incarnation: header.incarnation,
                 corrected: None,
             });
+            (self.successors, self.announced) = (Successors::default(), None);
         }
+        self.left_to = None;
+        self.last_heard = Some(now);
         self.state =
             State::Following(Following { address: from, interval: context.config.interval, last_request: None });
         self.timers.cancel(Timer::Join);
@@ -275,15 +331,31 @@ impl Slave {
             return;
         };
         following.interval = announce.interval;
+        self.successors = announce.successors;
+        self.announced = Some((announce.merit, announce.priority));
+        self.members = announce.members;
         // A request alone does not prove that it knows us: our response may have been lost. A correction does.
         let is_known = self.mastership.is_some_and(|mastership| mastership.corrected.is_some());
         let patience = match is_known {
             true => announce.interval.times(FORGOTTEN_INTERVALS).max(LONGEST_JOIN_PAUSE),
             false => JOIN_PAUSE,
         };
+        let following = *following;
         if following.last_request.is_none_or(|last| now - last > patience) {
-            self.send_join(context, now, from);
+            // Whoever has been asked before is not one of many.
+            let turn = following.last_request.map_or_else(|| self.turn(context, announce), |_| Span::ZERO);
+            if turn == Span::ZERO {
+                self.send_join(context, now, from);
+            } else {
+                self.timers.hasten(Timer::Join, now + turn);
+            }
         }
+    }
+
+    /// When it is its turn to join a new master, so that a thousand slaves do not do it at once.
+    fn turn(&self, context: &Context, announce: &Announce) -> Span {
+        let place = context.config.node_id.get() % u64::from(announce.members.max(1));
+        JOIN_SPREAD.times(i64::try_from(place).unwrap_or(0))
     }
 
     /// Drops a frame of somebody who takes itself for the master. A restarted master has to learn of the term that
@@ -310,13 +382,15 @@ impl Slave {
         }
     }
 
-    fn on_leave(&mut self, context: &mut Context, arrival: &Arrival) {
+    fn on_leave(&mut self, context: &mut Context, arrival: &Arrival, leave: Leave) {
         let Arrival { from, now, header, .. } = *arrival;
         let is_master = self.mastership.is_some_and(|known| {
             (known.term, known.master, known.incarnation) == (header.term, header.sender, header.incarnation)
         });
         match self.state {
             State::Following(following) if is_master && following.address == from => {
+                self.left_to = Some(leave.successor);
+                self.last_heard = Some(now);
                 self.lose_master(context, now, true);
             }
             State::Following(_) if is_master => context.drop_datagram(DropReason::Stranger, from),
@@ -348,6 +422,7 @@ impl Slave {
             return context.drop_datagram(if is_old { DropReason::StaleTerm } else { DropReason::Stranger }, from);
         }
         self.timers.set(Timer::Silence, now + SILENCE);
+        self.last_heard = Some(now);
         // At most one entry is for us; a second one would be a duplicate of its round.
         if let Some(entry) = entries.iter().find(|entry| entry.node == context.config.node_id)
             && let Err(reason) = self.apply(context, arrival, &entry)
@@ -401,6 +476,7 @@ impl Slave {
         match applied {
             Ok(applied) => {
                 context.last_correction = entry.correction;
+                context.corrected_in = Some((mastership.term, mastership.master));
                 context.tell(Event::Corrected { round, applied });
                 Ok(())
             }

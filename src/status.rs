@@ -190,10 +190,11 @@ impl Status {
             incarnation: node.incarnation().get(),
             domain: node.config().domain.get(),
             address: driver.address,
-            role: match (node.as_master(), node.master()) {
-                (Some(_), _) => RoleName::Master,
-                (None, Some(_)) => RoleName::Slave,
-                (None, None) => RoleName::Listening,
+            role: match (node.as_master(), node.is_candidate(), node.master()) {
+                (Some(_), _, _) => RoleName::Master,
+                (None, true, _) => RoleName::Candidate,
+                (None, false, Some(_)) => RoleName::Slave,
+                (None, false, None) => RoleName::Listening,
             },
             term: node.term().get(),
             master_id: node.master().map(|master| master.get()),

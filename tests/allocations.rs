@@ -8,8 +8,8 @@ use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::local_clock::LocalClock;
 use berkeleyd::net::{Addresses, Received, Sockets, Timestamping};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Entries, Entry, Frame, Header, Join, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome,
-    Request, Response, peek_domain,
+    Acknowledgement, Announce, Entries, Entry, Frame, Header, Join, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message,
+    Outcome, Request, Response, Successors, peek_domain,
 };
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
@@ -48,9 +48,22 @@ fn messages() -> [Message<'static>; 7] {
         }),
         Message::Correction(Entries::Typed(&ENTRIES)),
         Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Stepped }),
-        Message::Join(Join { priority: 0, is_reference: false, hears_group: true, master: None }),
-        Message::Leave,
-        Message::Announce(Announce { interval: Span::from_secs(1), priority: 0 }),
+        Message::Join(Join {
+            priority: 0,
+            is_reference: false,
+            hears_group: true,
+            master: None,
+            merit: None,
+            corrected_in: None,
+        }),
+        Message::Leave(Leave { successor: None }),
+        Message::Announce(Announce {
+            interval: Span::from_secs(1),
+            priority: 0,
+            merit: Merit::Plausible,
+            members: 0,
+            successors: Successors::default(),
+        }),
     ]
 }
 

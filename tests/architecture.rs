@@ -6,13 +6,14 @@ use std::fs;
 use std::path::Path;
 
 /// The files of the core from the bottom up: each may use those above it in this list (its own line included), no others.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["time", "identity"],
     &["stamp", "timers", "exchange", "protocol", "round_trip"],
     &["average", "estimator"],
     &["config"],
     &["clock", "counters"],
-    &["context", "member"],
+    &["context", "election"],
+    &["member"],
     &["master", "slave"],
     &["node"],
     &["status"],

@@ -10,7 +10,8 @@ use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Entries, Entry, Frame, Header, Join, Message, Outcome, Request, Response,
+    Acknowledgement, Announce, Entries, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Request, Response,
+    Successors,
 };
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
@@ -107,7 +108,16 @@ impl Subject {
 }
 
 fn announce(term: u64) -> BytesMut {
-    bytes(header(MASTER, term, 0), Message::Announce(Announce { interval: Span::from_secs(1), priority: 0 }))
+    bytes(
+        header(MASTER, term, 0),
+        Message::Announce(Announce {
+            interval: Span::from_secs(1),
+            priority: 0,
+            merit: Merit::Plausible,
+            members: 0,
+            successors: Successors::default(),
+        }),
+    )
 }
 
 /// An entry for the slave, computed for this adjustment count.
@@ -186,7 +196,13 @@ fn nobody_is_followed_at_a_stale_term_and_in_one_term_only_one() {
     slave.drops(DropReason::StaleTerm, at(1), &bytes(other_life, Message::Request(Request { t1: NOW })));
     slave.drops(DropReason::Stranger, at(2), &announce(3));
     assert_eq!(slave.node.master(), Some(NodeId::new(MASTER)));
-    slave.receive(at(3), &bytes(header(12, 4, 0), Message::Request(Request { t1: NOW })));
+    // Another master of a higher term waits until this one is silent, and no term is believed that leaps.
+    let newer = |term| bytes(header(12, term, 0), Message::Request(Request { t1: NOW }));
+    slave.drops(DropReason::Rival, at(3), &newer(4));
+    let later = NOW + Span::from_millis(300);
+    slave.drops_at(later - Span::from_nanos(1), DropReason::Rival, at(3), &newer(4));
+    slave.drops_at(later, DropReason::OutOfRange, at(3), &newer(4 + (1 << 16)));
+    slave.receive_at(later, at(3), &newer(4));
     assert_eq!((slave.node.master(), slave.node.term()), (Some(NodeId::new(12)), Term::new(4)));
     slave.drops(DropReason::StaleTerm, at(1), &correction(3, 6, entry(1)));
 }
@@ -224,10 +240,14 @@ fn frames_for_others_and_of_oneself_are_dropped_first() {
     for role in [Role::Slave, Role::Master] {
         let mut node = Subject::new(role);
         let foreign = Header { domain: Domain::new(1), ..header(MASTER, 9, 0) };
-        node.drops(DropReason::OtherDomain, at(1), &bytes(foreign, Message::Leave));
+        node.drops(DropReason::OtherDomain, at(1), &bytes(foreign, Message::Leave(Leave { successor: None })));
         let own = Header { incarnation: Incarnation::new(LIFE), ..header(SLAVE, 9, 0) };
-        node.drops(DropReason::OwnFrame, at(1), &bytes(own, Message::Leave));
-        node.drops(DropReason::DuplicateNodeId, at(1), &bytes(header(SLAVE, 9, 0), Message::Leave));
+        node.drops(DropReason::OwnFrame, at(1), &bytes(own, Message::Leave(Leave { successor: None })));
+        node.drops(
+            DropReason::DuplicateNodeId,
+            at(1),
+            &bytes(header(SLAVE, 9, 0), Message::Leave(Leave { successor: None })),
+        );
         node.drops(DropReason::TooShort, at(1), b"BK");
         node.drops(DropReason::Magic, at(1), &[0; 120]);
         let mut trailing = announce(9).to_vec();
@@ -240,13 +260,14 @@ fn frames_for_others_and_of_oneself_are_dropped_first() {
         at(1),
         &bytes(header(MASTER, 3, 5), Message::Acknowledgement(acknowledgement)),
     );
-    Subject::new(Role::Master).drops(DropReason::WrongRole, at(1), &announce(1));
+    Subject::new(Role::Master).drops(DropReason::Rival, at(1), &announce(0));
 }
 
 /// A master that has admitted node 11 at port 1, with one more request to it unanswered; gives that request's t1.
 fn master_with_member() -> (Subject, LocalTime) {
     let mut master = Subject::new(Role::Master);
-    let join = Join { priority: 0, is_reference: false, hears_group: true, master: None };
+    let join =
+        Join { priority: 0, is_reference: false, hears_group: true, master: None, merit: None, corrected_in: None };
     master.sent.clear();
     master.receive(at(1), &bytes(header(MASTER, 0, 0), Message::Join(join)));
     let t1 = t1_of(&master.sent);
@@ -268,7 +289,9 @@ fn t1_of(sent: &[(SocketAddr, Vec<u8>)]) -> LocalTime {
         | Message::Correction(_)
         | Message::Acknowledgement(_)
         | Message::Join(_)
-        | Message::Leave
+        | Message::Leave(_)
+        | Message::Claim(_)
+        | Message::Refusal(_)
         | Message::Announce(_) => None,
     });
     requests.next_back().expect("a request")
@@ -336,7 +359,8 @@ fn absurd_stamps_are_no_measurement() {
 #[test]
 fn a_join_makes_no_member_before_it_has_answered_and_is_answered_once() {
     let mut master = Subject::new(Role::Master);
-    let join = Join { priority: 0, is_reference: false, hears_group: true, master: None };
+    let join =
+        Join { priority: 0, is_reference: false, hears_group: true, master: None, merit: None, corrected_in: None };
     master.sent.clear();
     let datagram = bytes(header(MASTER, 0, 0), Message::Join(join));
     master.receive(at(1), &datagram);
@@ -355,6 +379,8 @@ fn joins_fill_a_bounded_table_and_raise_the_term_at_a_bounded_pace() {
             is_reference: false,
             hears_group: true,
             master: Some((NodeId::new(5), Incarnation::new(6))),
+            merit: None,
+            corrected_in: None,
         };
         let datagram = bytes(header(1_000 + u64::from(index), 10 + u64::from(index), 0), Message::Join(join));
         let before = master.node.counters().dropped(DropReason::TableFull);

@@ -29,7 +29,8 @@ use berkeleyd::counters::{DropReason, FRAME_NAMES};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::local_clock::LocalClock;
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Entries, Entry, Frame, Header, Join, Message, Outcome, Request, Response,
+    Acknowledgement, Announce, Claim, Entries, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Request,
+    Response, Successors,
 };
 use berkeleyd::status::{RoleName, Status};
 use berkeleyd::time::{LocalTime, Skew, Span};
@@ -691,7 +692,14 @@ impl Actor {
     }
 
     fn join(&self) -> Message<'static> {
-        Message::Join(Join { priority: 0, is_reference: false, hears_group: false, master: None })
+        Message::Join(Join {
+            priority: 0,
+            is_reference: false,
+            hears_group: false,
+            master: None,
+            merit: None,
+            corrected_in: None,
+        })
     }
 
     /// The next frame of this type for this actor; `None` when none comes.
@@ -798,8 +806,10 @@ const NO_FRAMES: [DropReason; 9] = [
     DropReason::OutOfRange,
 ];
 /// Reasons of a slave.
-const OF_A_SLAVE: [DropReason; 9] = [
+const OF_A_SLAVE: [DropReason; 11] = [
     DropReason::WrongRole,
+    DropReason::Rival,
+    DropReason::VainClaim,
     DropReason::StaleTerm,
     DropReason::Stranger,
     DropReason::StaleIncarnation,
@@ -810,8 +820,10 @@ const OF_A_SLAVE: [DropReason; 9] = [
     DropReason::TooLarge,
 ];
 /// Reasons of a master.
-const OF_A_MASTER: [DropReason; 8] = [
+const OF_A_MASTER: [DropReason; 10] = [
     DropReason::OwnFrame,
+    DropReason::Rival,
+    DropReason::VainClaim,
     DropReason::DuplicateNodeId,
     DropReason::WrongRole,
     DropReason::Stranger,
@@ -866,7 +878,7 @@ fn bad_vectors() -> Vec<(String, Vec<u8>)> {
 
 /// What must not be taken, by itself: no node need know the sender.
 fn garbage(actor: &Actor) -> Vec<(DropReason, Vec<u8>)> {
-    let leave = actor.frame(&Message::Leave);
+    let leave = actor.frame(&Message::Leave(Leave { successor: None }));
     let patched = |frame: &[u8], at: usize, bytes: &[u8]| {
         let mut frame = frame.to_vec();
         frame[at..at + bytes.len()].copy_from_slice(bytes);
@@ -975,7 +987,13 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
     let slave = lab.join("slave", "--role slave --node-id 5 --max-correction 1s");
     let address = slave.address(&lab);
     let master = Actor::new(&lab, 1).with(|header| header.term = Term::new(9));
-    let announce = Message::Announce(Announce { interval: Span::from_secs(1), priority: 0 });
+    let announce = Message::Announce(Announce {
+        interval: Span::from_secs(1),
+        priority: 0,
+        merit: Merit::Plausible,
+        members: 0,
+        successors: Successors::default(),
+    });
     let adrift = slave.status();
     // Its local clock is the machine's, as ours is.
     let entry = |adjustment: u32| Entry {
@@ -1005,7 +1023,7 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
             let (_sender, never) = mpsc::channel::<()>();
             while !is_over.load(Ordering::Relaxed) {
                 pulse.send(address, &frame);
-                let _ = never.recv_timeout(StdDuration::from_millis(200));
+                let _ = never.recv_timeout(StdDuration::from_millis(50));
             }
         })
     };
@@ -1040,6 +1058,13 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
         (DropReason::StaleTerm, &master, correction(&master.with(|header| header.term = Term::new(8)), 5, entry(1))),
         (DropReason::StaleTerm, &stranger, stranger.as_node(2).frame(&announce)),
         (DropReason::StaleTerm, &master, master.with(|header| header.term = Term::default()).frame(&announce)),
+        (DropReason::Rival, &stranger, stranger.as_node(2).with(|header| header.term = Term::new(10)).frame(&announce)),
+        (
+            DropReason::VainClaim,
+            &stranger,
+            stranger.as_node(2).with(|header| header.term = Term::new(10)).frame(&CLAIM),
+        ),
+        (DropReason::VainClaim, &stranger, stranger.as_node(2).with(|header| header.term = Term::LIMIT).frame(&CLAIM)),
         (DropReason::DuplicateCorrection, &master, first.clone()),
         (DropReason::StaleRound, &master, correction(&master, 3, entry(1))),
         (DropReason::StaleRound, &master, correction(&master, 0, entry(1))),
@@ -1074,7 +1099,7 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
         attack.expect(reason, 1, || from.send(address, &bytes));
     }
     // A leave in the master's name from elsewhere.
-    stranger.say(address, &Message::Leave);
+    stranger.say(address, &Message::Leave(Leave { successor: None }));
     lab.until("the leave has arrived", || (slave.status().counters.received["leave"] == 1).then_some(()));
     assert_eq!(slave.status().master_id, Some(1), "a forged leave takes nobody away");
     assert_eq!(attack.raised, names(&OF_A_SLAVE));
@@ -1087,6 +1112,10 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
     is_over.store(true, Ordering::Relaxed);
     heartbeat.join().expect("the heartbeat ends");
 }
+
+/// The best claim there is.
+const CLAIM: Message<'static> =
+    Message::Claim(Claim { priority: i32::MAX, merit: Merit::Appointed, is_handover: false });
 
 const ACKNOWLEDGED: Acknowledgement = Acknowledgement { adjustment: 1, outcome: Outcome::Slewed };
 
@@ -1109,12 +1138,23 @@ fn a_master_is_moved_by_no_answer_that_it_did_not_ask_for() {
     let nonsense = actor.response_to(&actor.frame(&Message::Request(Request { t1: LocalTime::default() })), |_| {});
     attack.expect(DropReason::Stranger, 1, || actor.say(address, &nonsense));
     attack.expect(DropReason::Stranger, 1, || actor.say(address, &Message::Acknowledgement(ACKNOWLEDGED)));
-    for message in [
-        Message::Request(Request { t1: LocalTime::default() }),
-        Message::Announce(Announce { interval: Span::from_secs(1), priority: 0 }),
-    ] {
-        attack.expect(DropReason::WrongRole, 1, || actor.say(address, &message));
-    }
+    attack.expect(DropReason::WrongRole, 1, || {
+        actor.say(address, &Message::Request(Request { t1: LocalTime::default() }))
+    });
+    // Neither an announce nor claims depose it, whatever they promise.
+    let announce = Announce {
+        interval: Span::from_secs(1),
+        priority: i32::MAX,
+        merit: Merit::Established,
+        members: u16::MAX,
+        successors: Successors::new([NodeId::new(70)]),
+    };
+    attack.expect(DropReason::Rival, 1, || newcomer.say(address, &Message::Announce(announce)));
+    attack.expect(DropReason::VainClaim, 2, || {
+        newcomer.with(|header| header.term = Term::LIMIT).say(address, &CLAIM);
+        let handover = Claim { priority: i32::MAX, merit: Merit::Appointed, is_handover: true };
+        actor.say(address, &Message::Claim(handover));
+    });
     // The true slave's number from elsewhere, in its own and in another life.
     let five = Incarnation::new(slave.status().incarnation);
     let impostor = actor.as_node(5);
@@ -1218,7 +1258,16 @@ fn a_node_with_peers_hears_nobody_else() {
     let stranger = Actor::new(&lab, 1).with(|header| header.term = Term::new(1));
     let mut attack = Attack::on(&lab, &slave);
     attack.expect(DropReason::NotAPeer, 2, || {
-        stranger.say(address, &Message::Announce(Announce { interval: Span::from_secs(1), priority: 0 }));
+        stranger.say(
+            address,
+            &Message::Announce(Announce {
+                interval: Span::from_secs(1),
+                priority: 0,
+                merit: Merit::Plausible,
+                members: 0,
+                successors: Successors::default(),
+            }),
+        );
         stranger.say(address, &Message::Request(Request { t1: LocalTime::default() }));
     });
     assert_eq!(slave.status().role, RoleName::Listening);
@@ -1240,7 +1289,9 @@ fn a_flood_does_not_stop_the_loop() {
         .map(|_| {
             let (is_over, actor) = (Arc::clone(&is_over), Actor::new(&lab, 9));
             thread::spawn(move || {
-                let frame = actor.with(|header| header.domain = Domain::new(0)).frame(&Message::Leave);
+                let frame = actor
+                    .with(|header| header.domain = Domain::new(0))
+                    .frame(&Message::Leave(Leave { successor: None }));
                 while !is_over.load(Ordering::Relaxed) {
                     actor.send(address, &frame);
                 }
@@ -1424,4 +1475,76 @@ fn a_peer_written_from_the_document_takes_part() {
     let bad = ["out_of_range", "length", "implausible_times", "unsolicited", "wrong_role", "stranger"];
     assert_eq!(bad.map(|reason| dropped[reason]), [0; 6], "{dropped:?}");
     lab.agree(&[&master, &slave]);
+}
+
+// ---- mastership ---------------------------------------------------------------------------------------------------
+
+/// The one that all of these nodes follow in the same term, itself included; `None` while they do not agree.
+fn agreed_master(nodes: &[&Daemon]) -> Option<u64> {
+    let statuses: Vec<Status> = nodes.iter().map(|node| node.look()).collect::<Option<_>>()?;
+    let first = statuses.first()?;
+    let is_same = |status: &Status| (status.master_id, status.term) == (first.master_id, first.term);
+    let masters = statuses.iter().filter(|status| status.role == RoleName::Master).count();
+    first.master_id.filter(|_| masters == 1 && statuses.iter().all(is_same))
+}
+
+#[test]
+fn nodes_without_configuration_elect_a_master_and_the_next_ones() {
+    let lab = Lab::new();
+    let mut nodes: Vec<Daemon> = (1..=5)
+        .map(|number| lab.join(&format!("node{number}"), &format!("--node-id {number} --inject-offset {number}0ms")))
+        .collect();
+    let first = lab.until("one is master", || agreed_master(&nodes.iter().collect::<Vec<_>>()));
+    lab.agree(&nodes.iter().collect::<Vec<_>>());
+    let place = |nodes: &[Daemon], number: u64| {
+        nodes.iter().position(|node| node.name == format!("node{number}")).expect("one of them")
+    };
+    lab.until("it knows who takes over", || {
+        let peers = nodes[place(&nodes, first)].status().peers;
+        (peers.len() == 4 && peers.iter().all(|peer| peer.counted)).then_some(())
+    });
+
+    // Without a word.
+    let dead = nodes.remove(place(&nodes, first));
+    let before: Vec<u32> = nodes.iter().map(|node| node.status().adjustment).collect();
+    dead.signal(Signal::SIGKILL);
+    let second = lab.until("another one takes over", || {
+        agreed_master(&nodes.iter().collect::<Vec<_>>()).filter(|master| *master != first)
+    });
+    lab.until("and corrects all", || {
+        nodes.iter().zip(&before).all(|(node, before)| node.status().adjustment > *before).then_some(())
+    });
+    let statuses = lab.agree(&nodes.iter().collect::<Vec<_>>());
+    assert!(statuses.iter().all(|status| status.term >= 2), "{statuses:?}");
+    let steps = |node: &Daemon| node.log().matches("stepped by=").count();
+    assert!(nodes.iter().all(|node| steps(node) == 1), "a fail-over is no step");
+
+    // With a word.
+    let mut stops = nodes.remove(place(&nodes, second));
+    stops.signal(Signal::SIGTERM);
+    assert_eq!(stops.end(&lab).0, Some(0));
+    lab.until("the third takes over", || {
+        agreed_master(&nodes.iter().collect::<Vec<_>>()).filter(|master| ![first, second].contains(master))
+    });
+    let was_told = nodes.iter().any(|node| node.status().counters.received["leave"] > 0);
+    assert!(was_told, "and did not wait for a silence");
+}
+
+#[test]
+fn a_master_that_was_stopped_comes_back_as_a_slave() {
+    let lab = Lab::new();
+    let nodes: Vec<Daemon> =
+        (1..=3).map(|number| lab.join(&format!("node{number}"), &format!("--node-id {number}"))).collect();
+    let all: Vec<&Daemon> = nodes.iter().collect();
+    let first = lab.until("one is master", || agreed_master(&all));
+    lab.agree(&all);
+    let (stopped, others): (Vec<&Daemon>, Vec<&Daemon>) =
+        all.iter().partition(|node| node.name == format!("node{first}"));
+    stopped[0].signal(Signal::SIGSTOP);
+    lab.until("another one takes over", || agreed_master(&others).filter(|master| *master != first));
+    stopped[0].signal(Signal::SIGCONT);
+    let second = lab.until("all follow one", || agreed_master(&all));
+    assert_ne!(second, first);
+    assert!(stopped[0].log().contains("stepping down"), "{}", stopped[0].log());
+    lab.agree(&all);
 }

@@ -116,6 +116,7 @@ fn an_attacker_without_keys_that_replays_or_makes_up_frames_moves_nobody() {
             at,
             what,
             nodes: Vec::new(),
+            master: false,
             lasting: Span::from_secs(50),
             by: Span::ZERO,
         });

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::{Node, TransmitToken};
-use berkeleyd::protocol::{Announce, Departure, Frame, Header, Join, Message, Request, Response};
+use berkeleyd::protocol::{Announce, Departure, Frame, Header, Join, Merit, Message, Request, Response, Successors};
 use berkeleyd::stamp::{Stamp, StampSource};
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
 use bytes::BytesMut;
@@ -84,7 +84,13 @@ struct Answering(Side);
 impl Answering {
     fn new() -> Self {
         let mut side = Side::new(Role::Slave);
-        let announce = Announce { interval: Span::from_secs(1), priority: 0 };
+        let announce = Announce {
+            interval: Span::from_secs(1),
+            priority: 0,
+            merit: Merit::Plausible,
+            members: 0,
+            successors: Successors::default(),
+        };
         side.hear(MASTER, Message::Announce(announce), Stamp::user(side.now));
         side.say();
         Self(side)
@@ -161,7 +167,14 @@ impl Asking {
     fn new() -> Self {
         let mut side = Side::new(Role::Master);
         side.say();
-        let join = Join { priority: 0, is_reference: false, hears_group: false, master: None };
+        let join = Join {
+            priority: 0,
+            is_reference: false,
+            hears_group: false,
+            master: None,
+            merit: None,
+            corrected_in: None,
+        };
         side.hear(SLAVE, Message::Join(join), Stamp::user(side.now));
         let mut asking = Self { t1: side.now, side, token: None };
         asking.take_request();

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Departure, Entries, Entry, Field, Frame, HEADER_LEN, Header, Join, MAX_ENTRIES,
-    MAX_FRAME_LEN, Message, Outcome, Request, Response, TRAILER_LEN, correction_len, layout,
+    Acknowledgement, Announce, Claim, Departure, Entries, Entry, Field, Frame, HEADER_LEN, Header, Join, Leave,
+    MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message, Outcome, Refusal, Request, Response, SUCCESSORS, Successors,
+    TRAILER_LEN, correction_len, layout,
 };
 use berkeleyd::time::{LocalTime, Skew, Span, WIRE_LIMIT};
 use bytes::BytesMut;
@@ -260,13 +261,50 @@ impl Vector {
                     is_reference: frame.has_bit("join_flags", 0)?,
                     hears_group: frame.has_bit("join_flags", 2)?,
                     master: (master.get() != 0).then_some((master, incarnation)),
+                    merit: merit(frame)?,
+                    corrected_in: Some(NodeId::new(frame.number("corrected_master")?))
+                        .filter(|node| node.get() != 0)
+                        .map(|node| Ok::<_, String>((Term::new(frame.number("corrected_term")?), node)))
+                        .transpose()?,
                 })
             }
-            6 => Message::Leave,
-            7 => Message::Announce(Announce { interval: frame.span("interval")?, priority: frame.number("priority")? }),
+            6 => Message::Leave(Leave { successor: somebody(frame, "successor")? }),
+            7 => Message::Announce(Announce {
+                interval: frame.span("interval")?,
+                priority: frame.number("priority")?,
+                merit: merit(frame)?.ok_or("no merit")?,
+                members: frame.number("members")?,
+                successors: {
+                    let named = |place| somebody(frame, &format!("successor_{place}"));
+                    let named: Vec<Option<NodeId>> = (1..=SUCCESSORS).map(named).collect::<Result<_, _>>()?;
+                    Successors::new(named.into_iter().flatten())
+                },
+            }),
+            8 => Message::Claim(Claim {
+                priority: frame.number("priority")?,
+                merit: merit(frame)?.ok_or("no merit")?,
+                is_handover: frame.has_bit("claim_flags", 0)?,
+            }),
+            9 => Message::Refusal(Refusal { master: somebody(frame, "master")? }),
             unknown => return Err(format!("no type {unknown}")),
         })
     }
+}
+
+/// The node that a field names; 0 is none.
+fn somebody(frame: &Group, name: &str) -> Result<Option<NodeId>, String> {
+    Ok(Some(NodeId::new(frame.number(name)?)).filter(|node| node.get() != 0))
+}
+
+fn merit(frame: &Group) -> Result<Option<Merit>, String> {
+    Ok(match frame.value("merit")? {
+        0 => None,
+        1 => Some(Merit::Implausible),
+        2 => Some(Merit::Plausible),
+        3 => Some(Merit::Established),
+        4 => Some(Merit::Appointed),
+        unknown => return Err(format!("no merit {unknown}")),
+    })
 }
 
 /// Every vector with its file's name, in the order of the names.
@@ -299,6 +337,8 @@ fn body_of(kind: i128) -> Result<&'static [Field], String> {
         5 => layout::JOIN,
         6 => layout::LEAVE,
         7 => layout::ANNOUNCE,
+        8 => layout::CLAIM,
+        9 => layout::REFUSAL,
         unknown => return Err(format!("no type {unknown}")),
     })
 }
@@ -331,7 +371,7 @@ fn frames_encode_to_their_bytes_and_back() {
         assert_eq!(Frame::decode(&vector.bytes()), Ok(frame), "{file}");
         kinds.insert(vector.frame.value("type").unwrap());
     }
-    assert_eq!(kinds, (1..=7).collect(), "every type has a vector");
+    assert_eq!(kinds, (1..=9).collect(), "every type has a vector");
 }
 
 #[test]
@@ -451,6 +491,8 @@ fn tables_of_fields_say_what_the_code_says() {
         ("5: join", layout::JOIN),
         ("6: leave", layout::LEAVE),
         ("7: announce", layout::ANNOUNCE),
+        ("8: claim", layout::CLAIM),
+        ("9: refusal", layout::REFUSAL),
     ];
     assert_eq!(documented, coded.map(|(heading, fields)| (heading.to_owned(), places_of(fields))));
 }
@@ -463,8 +505,10 @@ fn types_and_lengths_are_the_documented_ones() {
         format!("{} + {} × count", correction_len(0), correction_len(1) - correction_len(0)),
         Acknowledgement::WIRE_LEN.to_string(),
         Join::WIRE_LEN.to_string(),
-        berkeleyd::protocol::LEAVE_LEN.to_string(),
+        Leave::WIRE_LEN.to_string(),
         Announce::WIRE_LEN.to_string(),
+        Claim::WIRE_LEN.to_string(),
+        Refusal::WIRE_LEN.to_string(),
     ];
     let rows = table("3. Message types", ["type", "name", "length"]);
     assert_eq!(rows.len(), lengths.len());

@@ -364,8 +364,8 @@ fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 /// What led to the first violation.
 fn events(outcome: &Outcome) -> String {
     let mut text = String::new();
-    if outcome.violation_count > 0 {
-        text.push_str("\nBefore the first violation:\n");
+    if !outcome.ok {
+        text.push_str("\nBefore the first violation, or last of all:\n");
         for event in &outcome.events {
             text.push_str(&format!("{event}\n"));
         }

@@ -4,8 +4,9 @@
 //!    `allow-step` one above the threshold.
 //! 2. A node applies corrections in the order of (term, round), each at most once.
 //! 3. The intervals that corrected honest nodes publish (what they show, plus and minus their error bounds) have a point in
-//!    common: the ensemble time that all of them claim to be near. So any two nodes agree within the sum of their bounds.
-//! 4. Terms never go down, nobody follows a term below one that it followed before, and in one term it follows one
+//!    common: the ensemble time that all of them claim to be near. So any two nodes agree within the sum of their bounds. From the
+//!    moment that there are two masters until all follow one again, that holds for the nodes of each mastership.
+//! 4. In one term a node is corrected by one master. Terms never go down, nobody follows a term below one that it followed before, and in one term it follows one
 //!    master.
 //!
 //! A node whose own oscillator has jumped, or stood still, cannot know until somebody measures it. The next correction may rest
@@ -35,6 +36,10 @@ struct Life {
     /// The newest mastership that it followed.
     followed: Option<(Term, NodeId)>,
     corrected: Option<(Term, Round)>,
+    /// By whom it was corrected in the newest term.
+    corrector: Option<(Term, NodeId)>,
+    /// Whose time its clock shows.
+    ensemble: Option<(Term, NodeId)>,
     /// Corrections that it still needs since its oscillator did what no oscillator does, before its interval counts again.
     unaware_for: u8,
 }
@@ -54,12 +59,14 @@ impl Life {
 #[derive(Debug)]
 pub(crate) struct Invariants {
     lives: Vec<Life>,
+    /// There have been two masters, and not yet one ensemble since.
+    is_split: bool,
 }
 
 impl Invariants {
     /// For so many nodes.
     pub(crate) fn new(count: usize) -> Self {
-        Self { lives: vec![Life::default(); count] }
+        Self { lives: vec![Life::default(); count], is_split: false }
     }
 
     /// A node starts a new life.
@@ -98,6 +105,14 @@ impl Invariants {
         let is_first = life.corrections == 0;
         life.corrections += 1;
         life.unaware_for = life.unaware_for.saturating_sub(1);
+        let corrector = node.master().unwrap_or_default();
+        if let Some((term, before)) = life.corrector.replace((node.term(), corrector))
+            && term == node.term()
+            && before != corrector
+        {
+            let expected = format!("corrections by node {before} in term {term}");
+            return violation(Invariant::OneMaster, expected, format!("one by node {corrector}"));
+        }
         let now = (node.term(), *round);
         if let Some(before) = life.corrected.replace(now).filter(|before| *before >= now) {
             let expected = format!("corrections after term {} round {}", before.0, before.1);
@@ -115,6 +130,7 @@ impl Invariants {
     /// A node has taken an input in and its outputs are drained.
     pub(crate) fn acted(&mut self, at: Span, index: usize, node: &Node, local: LocalTime) -> Option<Violation> {
         let life = self.lives.get_mut(index)?;
+        life.ensemble = node.corrected_in();
         let shown = node.clock().read(local);
         let before = life.shown.replace(shown);
         let has_stepped = std::mem::take(&mut life.has_stepped);
@@ -141,11 +157,29 @@ impl Invariants {
         None
     }
 
-    /// All clocks were looked at.
-    pub(crate) fn sampled(&self, at: Span, samples: &[NodeSample]) -> Option<Violation> {
-        let claims = samples.iter().zip(&self.lives).enumerate().filter(|(_, (sample, life))| {
+    /// All clocks were looked at, and so many nodes are masters.
+    pub(crate) fn sampled(&mut self, at: Span, samples: &[NodeSample], masters: usize) -> Option<Violation> {
+        let is_claim = |sample: &NodeSample, life: &Life| {
             sample.standing == NodeStanding::Honest && sample.bound < Span::MAX && life.unaware_for == 0
-        });
+        };
+        let claims =
+            || samples.iter().zip(&self.lives).enumerate().filter(|(_, (sample, life))| is_claim(sample, life));
+        let mut ensembles: Vec<_> = claims().map(|(_, (_, life))| life.ensemble).collect();
+        ensembles.sort_unstable();
+        ensembles.dedup();
+        let is_split = masters > 1 || (self.is_split && ensembles.len() > 1);
+        let violation = if is_split {
+            let of = |ensemble| claims().filter(move |(_, (_, life))| life.ensemble == ensemble);
+            ensembles.into_iter().find_map(|ensemble| Self::agreement(at, of(ensemble)))
+        } else {
+            Self::agreement(at, claims())
+        };
+        self.is_split = is_split;
+        violation
+    }
+
+    /// The claims of one ensemble have a point in common.
+    fn agreement<'a>(at: Span, claims: impl Iterator<Item = (usize, (&'a NodeSample, &'a Life))>) -> Option<Violation> {
         let mut latest_begin: Option<(Span, usize)> = None;
         let mut earliest_end: Option<(Span, usize)> = None;
         for (index, (sample, _)) in claims {

@@ -203,8 +203,20 @@ pub struct Recorder {
     corrections: u64,
     /// Nodes that waited for their first correction when the clocks were looked at last.
     joining: usize,
+    masters: Masters,
     violations: Vec<Violation>,
     violation_count: u64,
+}
+
+/// How long a connected group had no master, or more than one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Masters {
+    /// Since when there is not exactly one, while nothing disturbs the group.
+    amiss_since: Option<Span>,
+    /// The longest such time.
+    longest: Span,
+    /// The highest term.
+    term: u64,
 }
 
 impl Recorder {
@@ -223,6 +235,7 @@ impl Recorder {
             rounds: 0,
             corrections: 0,
             joining: 0,
+            masters: Masters::default(),
             violations: Vec::new(),
             violation_count: 0,
         }
@@ -263,6 +276,23 @@ impl Recorder {
         if self.marks.len() < MAX_MARKS {
             self.marks.push(Mark { at, text });
         }
+    }
+
+    /// So many nodes of the group take themselves for master, and this is the highest term.
+    pub fn masters(&mut self, at: Span, count: usize, term: u64) {
+        let masters = &mut self.masters;
+        masters.term = masters.term.max(term);
+        if count == 1 {
+            masters.amiss_since = None;
+        } else {
+            let since = *masters.amiss_since.get_or_insert(at);
+            masters.longest = masters.longest.max(at - since);
+        }
+    }
+
+    /// Something happens to the group that may cost it its master: the time that it has to find one begins now.
+    pub fn disturbed(&mut self) {
+        self.masters.amiss_since = None;
     }
 
     /// Something that may explain a violation. `describe` is called only if somebody will ask.
@@ -333,6 +363,8 @@ impl Recorder {
             bytes_received: received.bytes,
             bytes_per_second: if seconds > 0.0 { bytes / nodes / seconds } else { 0.0 },
             joining: self.joining,
+            masterless: self.masters.longest,
+            term: self.masters.term,
             rounds: self.rounds,
             corrections: self.corrections,
             corrections_per_round: (self.rounds > 0).then(|| float(self.corrections) / nodes / float(self.rounds)),
@@ -406,6 +438,11 @@ pub struct Outcome {
     pub bytes_per_second: f64,
     /// Nodes that still waited for their first correction in the end.
     pub joining: usize,
+    /// The longest time that the group, while it was connected, had no master or more than one.
+    #[serde(rename = "masterless_ms", serialize_with = "millis")]
+    pub masterless: Span,
+    /// The highest term.
+    pub term: u64,
     /// Rounds that masters finished.
     pub rounds: u64,
     /// Corrections that nodes applied.
@@ -489,6 +526,13 @@ impl Outcome {
             number("drag-ppm", limits.drag_ppm, self.drag.map(|drag| drag.abs().as_ratio() * 1e6)),
             span("max-error", self.settle.and(limits.max_error), self.error.max),
             span("median-bound", self.settle.and(limits.median_bound), self.bound.median),
+            span("one-master", limits.one_master, Some(self.masterless)),
+            limits.terms.map(|allowed| Verdict {
+                limit: "terms",
+                allowed: allowed.to_string(),
+                found: self.term.to_string(),
+                ok: self.term <= allowed,
+            }),
             number("corrections-per-round", limits.corrections_per_round, self.corrections_per_round),
             number("bytes-per-second", limits.bytes_per_second, Some(self.bytes_per_second)),
         ]

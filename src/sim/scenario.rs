@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use serde::{Deserialize, Deserializer};
 
 use crate::average::Average;
+use crate::config::Role;
 use crate::stamp::StampSource;
 use crate::time::Span;
 
@@ -17,7 +18,7 @@ use crate::time::Span;
 pub struct Scenario {
     /// What it shows, in one line.
     pub about: String,
-    /// How many nodes there are; the first is the master.
+    /// How many nodes there are; the first is the master unless `node.roles` says otherwise.
     pub nodes: NonZeroUsize,
     /// How long it runs in true time.
     #[serde(deserialize_with = "duration")]
@@ -221,6 +222,15 @@ pub struct NodeModel {
     pub unicast: bool,
     /// Corrections above the step threshold may step after the first.
     pub allow_step: bool,
+    /// The roles of the first nodes; the last one given is that of all others too. Absent: the first is master, the others slaves.
+    /// `roles = ["auto"]`: they elect their master.
+    pub roles: Vec<Role>,
+    /// The priorities of the first nodes; that of the others is 0.
+    pub priorities: Vec<i32>,
+    /// Whoever has a higher priority takes over.
+    pub preempt: bool,
+    /// A master corrects nobody while it hears fewer nodes, itself included.
+    pub quorum: NonZeroUsize,
 }
 
 impl Default for NodeModel {
@@ -233,6 +243,10 @@ impl Default for NodeModel {
             gamma: Span::from_millis(20),
             unicast: false,
             allow_step: false,
+            roles: Vec::new(),
+            priorities: Vec::new(),
+            preempt: false,
+            quorum: NonZeroUsize::MIN,
         }
     }
 }
@@ -272,6 +286,9 @@ pub struct Fault {
     /// To whom; empty: to all.
     #[serde(default)]
     pub nodes: Vec<usize>,
+    /// To whoever is master when it begins, instead of `nodes`.
+    #[serde(default)]
+    pub master: bool,
     /// How long it lasts; zero: for ever, or for an instant.
     #[serde(default, deserialize_with = "duration", rename = "for")]
     pub lasting: Span,
@@ -337,6 +354,11 @@ pub struct Limits {
     /// Median of the published error bounds after settling: a bound that is too wide is honest and of no use.
     #[serde(deserialize_with = "maybe_duration")]
     pub median_bound: Option<Span>,
+    /// How long a connected group may have no master, or more than one. Faults that cut it, start or stop nodes begin the time anew.
+    #[serde(deserialize_with = "maybe_duration")]
+    pub one_master: Option<Span>,
+    /// The highest term in the end: masterships that were needed, and a few.
+    pub terms: Option<u64>,
     /// Corrections that a node applies per round at most, on average.
     pub corrections_per_round: Option<f64>,
     /// Bytes that a node sends and receives per second, on average.

@@ -155,6 +155,7 @@ fn checks(scenario: &Scenario) -> Result<(), Mistake> {
         not_negative(&path("for"), fault.lasting)?;
         not_negative(&path("by"), fault.by)?;
         let needs_by = matches!(fault.what, FaultKind::Jump | FaultKind::Slow);
+        within(&path("master"), !fault.master || fault.nodes.is_empty(), || "stands instead of `nodes`".to_owned())?;
         within(&path("what"), !needs_by || fault.by > Span::ZERO, || "needs `by`, how much".to_owned())?;
         let stranger = fault.nodes.iter().find(|node| **node >= nodes);
         within(&path("nodes"), stranger.is_none(), || {
@@ -170,6 +171,7 @@ fn checks(scenario: &Scenario) -> Result<(), Mistake> {
         ("limits.rms-spread", limits.rms_spread),
         ("limits.max-error", limits.max_error),
         ("limits.median-bound", limits.median_bound),
+        ("limits.one-master", limits.one_master),
     ];
     for (path, limit) in spans {
         within(path, limit.is_none_or(|limit| limit > Span::ZERO), || "must be positive".to_owned())?;

@@ -79,6 +79,8 @@ struct Wake {
 #[derive(Debug)]
 struct Cut<'a> {
     fault: &'a Fault,
+    /// Its place among the faults.
+    index: usize,
     /// For each node, whether the fault names it.
     is_named: Vec<bool>,
 }
@@ -94,6 +96,8 @@ pub struct World<'a> {
     /// By sender, then by receiver: as many of each row as were needed.
     links: Vec<Vec<Link>>,
     cuts: Vec<Cut<'a>>,
+    /// Whom each fault concerns that has begun.
+    victims: Vec<Vec<usize>>,
     /// What a replaying attacker has recorded, the oldest first.
     recorded: Vec<(Number, Rc<[u8]>)>,
     is_recording: bool,
@@ -168,7 +172,13 @@ impl<'a> World<'a> {
             schedule: Schedule::default(),
             hosts,
             links: vec![Vec::new(); count],
-            cuts: scenario.faults.iter().filter_map(|fault| Cut::new(fault, count)).collect(),
+            cuts: scenario
+                .faults
+                .iter()
+                .enumerate()
+                .filter_map(|(index, fault)| Cut::new(index, fault, count))
+                .collect(),
+            victims: vec![Vec::new(); scenario.faults.len()],
             recorded: Vec::new(),
             is_recording: scenario.faults.iter().any(|fault| fault.what == FaultKind::Replay),
             attacks: Random::stream(seed, Purpose::Attacker, 0),
@@ -475,8 +485,10 @@ impl<'a> World<'a> {
             | Message::Correction(_)
             | Message::Acknowledgement(_)
             | Message::Join(_)
-            | Message::Leave
-            | Message::Announce(_) => return None,
+            | Message::Leave(_)
+            | Message::Announce(_)
+            | Message::Claim(_)
+            | Message::Refusal(_) => return None,
         };
         let mut buffer = BytesMut::with_capacity(bytes.len());
         Frame { header, message }.encode(&mut buffer);
@@ -493,9 +505,24 @@ impl<'a> World<'a> {
 
     // ---- faults ---------------------------------------------------------------------------------------------------
 
-    /// The nodes of a fault: those that it names, or all.
+    /// The nodes of a fault that begins: those that it names, the master, or all.
     fn concerned(&self, fault: &Fault) -> Vec<usize> {
-        if fault.nodes.is_empty() { (0..self.hosts.len()).collect() } else { fault.nodes.clone() }
+        if fault.master {
+            // Of several the one of the newest term; none: it comes to nothing.
+            let masters = self.hosts.iter().enumerate().filter(|(_, host)| !host.is_paused);
+            let term = |host: &Host| host.node.as_ref().filter(|node| node.as_master().is_some()).map(Node::term);
+            let newest = masters.filter_map(|(index, host)| Some((term(host)?, index))).max();
+            newest.map(|(_, index)| index).into_iter().collect()
+        } else if fault.nodes.is_empty() {
+            (0..self.hosts.len()).collect()
+        } else {
+            fault.nodes.clone()
+        }
+    }
+
+    /// The nodes of a fault that has begun.
+    fn victims(&self, index: usize) -> Vec<usize> {
+        self.victims.get(index).cloned().unwrap_or_default()
     }
 
     fn begin_fault(&mut self, index: usize, recorder: &mut Recorder) {
@@ -504,13 +531,21 @@ impl<'a> World<'a> {
             return;
         };
         recorder.mark(self.now, describe(fault));
+        recorder.disturbed();
+        let concerned = self.concerned(fault);
+        for cut in self.cuts.iter_mut().filter(|cut| cut.index == index) {
+            cut.is_named.iter_mut().enumerate().for_each(|(node, is_named)| *is_named = concerned.contains(&node));
+        }
+        if let Some(victims) = self.victims.get_mut(index) {
+            victims.clone_from(&concerned);
+        }
         if fault.lasting > Span::ZERO {
             self.plan(self.now + fault.lasting, Planned::FaultEnds(index));
         }
         if matches!(fault.what, FaultKind::Forge | FaultKind::Replay) {
             self.plan(self.now, Planned::Attack(index));
         }
-        for node in self.concerned(fault) {
+        for node in concerned {
             match fault.what {
                 FaultKind::Leave => {
                     let now = self.now;
@@ -570,7 +605,8 @@ impl<'a> World<'a> {
             return;
         };
         recorder.mark(self.now, format!("{} ends", describe(fault)));
-        for node in self.concerned(fault) {
+        recorder.disturbed();
+        for node in self.victims(index) {
             match fault.what {
                 FaultKind::Crash | FaultKind::Leave => self.start(node, recorder),
                 FaultKind::Pause | FaultKind::Suspend => {
@@ -627,7 +663,7 @@ impl<'a> World<'a> {
         };
         self.plan(self.now + ATTACK_PAUSE, Planned::Attack(index));
         let count = u64::try_from(self.recorded.len()).unwrap_or(0);
-        for to in self.concerned(fault) {
+        for to in self.victims(index) {
             let attack = if fault.what == FaultKind::Forge {
                 Some((number(self.hosts.len()), self.forged(to)))
             } else if count > 0 {
@@ -721,18 +757,30 @@ impl<'a> World<'a> {
                 }
             });
         }
-        let violation = self.invariants.sampled(now, &self.samples);
+        let running = self.hosts.iter().filter(|host| !host.is_paused).filter_map(|host| host.node.as_ref());
+        let masters = running.filter(|node| node.as_master().is_some()).count();
+        let violation = self.invariants.sampled(now, &self.samples, masters);
         violation.into_iter().for_each(|violation| recorder.violation(violation));
         recorder.record(now, &self.samples);
+        if self.cuts.iter().any(|cut| self.is_active(cut.fault)) {
+            recorder.disturbed();
+        } else {
+            let nodes = self.hosts.iter().filter(|host| !host.is_paused).filter_map(|host| host.node.as_ref());
+            let term = nodes.map(|node| node.term().get()).max().unwrap_or(0);
+            recorder.masters(now, masters, term);
+        }
         self.plan(now + sampling_pause(now), Planned::Sample);
     }
 }
 
 impl<'a> Cut<'a> {
     /// `None` for a fault that lets all datagrams through.
-    fn new(fault: &'a Fault, count: usize) -> Option<Self> {
-        matches!(fault.what, FaultKind::Partition | FaultKind::Mute | FaultKind::Deaf)
-            .then(|| Self { fault, is_named: (0..count).map(|index| fault.nodes.contains(&index)).collect() })
+    fn new(index: usize, fault: &'a Fault, count: usize) -> Option<Self> {
+        matches!(fault.what, FaultKind::Partition | FaultKind::Mute | FaultKind::Deaf).then(|| Self {
+            fault,
+            index,
+            is_named: vec![false; count],
+        })
     }
 
     fn lets_through(&self, from: usize, to: usize) -> bool {
@@ -784,9 +832,18 @@ impl Host {
         let zero = LocalTime::from_nanos(0) + BOOT_DISTANCE.times(i64::try_from(index + 1).unwrap_or(1));
         let is_liar = index > 0 && index >= scenario.nodes.get().saturating_sub(scenario.liars);
         let node = &scenario.node;
-        let role = if index == 0 { Role::Master } else { Role::Slave };
+        let role = match node.roles.get(index).or(node.roles.last()) {
+            Some(role) => *role,
+            None if index == 0 => Role::Master,
+            None => Role::Slave,
+        };
         let (group, peers) = match (node.unicast, index) {
             (false, _) => (Some(group()), Vec::new()),
+            // Where anybody may become master, everybody knows everybody.
+            (true, _) if !node.roles.is_empty() => {
+                let others = (0..scenario.nodes.get()).filter(|other| *other != index);
+                (None, others.map(|index| address(self::number(index))).collect())
+            }
             (true, 0) => (None, (1..scenario.nodes.get()).map(|index| address(self::number(index))).collect()),
             (true, _) => (None, vec![address(0)]),
         };
@@ -803,6 +860,9 @@ impl Host {
             max_interval: node.max_interval.unwrap_or(node.interval),
             average: node.average,
             gamma: node.gamma,
+            priority: node.priorities.get(index).copied().unwrap_or(0),
+            preempt: node.preempt,
+            quorum: node.quorum.get(),
             policy,
             ..NodeConfig::new(node_id(index), role)
         };
@@ -848,6 +908,7 @@ fn node_id(index: usize) -> NodeId {
 fn describe(fault: &Fault) -> String {
     let what = format!("{:?}", fault.what).to_lowercase();
     match fault.nodes.as_slice() {
+        [] if fault.master => format!("{what} of the master"),
         [] => format!("{what} of all"),
         [node] => format!("{what} of node {node}"),
         nodes => format!("{what} of {} nodes", nodes.len()),

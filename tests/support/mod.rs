@@ -147,6 +147,26 @@ impl Network {
         self.members[index].alive = false;
     }
 
+    /// The node stops and says so.
+    pub fn shut_down(&mut self, index: usize) {
+        self.members[index].node.handle_shutdown();
+        self.flush(index);
+        self.members[index].alive = false;
+    }
+
+    /// The node's process is stopped: what arrives is lost.
+    pub fn pause(&mut self, index: usize) {
+        self.members[index].alive = false;
+    }
+
+    /// It goes on, and its deadlines have passed.
+    pub fn wake(&mut self, index: usize) {
+        self.members[index].alive = true;
+        let local = self.members[index].local(self.now);
+        self.members[index].node.handle_timeout(local);
+        self.flush(index);
+    }
+
     /// Hands bytes to a node as if they had come from `from`.
     pub fn inject(&mut self, to: usize, from: SocketAddr, bytes: &[u8]) {
         let local = self.members[to].local(self.now);

@@ -96,7 +96,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn an_ensemble_agrees_loses_a_slave_and_takes_it_back() {
+fn an_ensemble_agrees_loses_a_slave_takes_it_back_and_replaces_its_master() {
     let (demo, child) = Demo::start();
     let output = demo.end(child, WHOLE);
     let (out, errors) = (text(&output.stdout), text(&output.stderr));
@@ -109,6 +109,11 @@ fn an_ensemble_agrees_loses_a_slave_and_takes_it_back() {
         "slave 2 dead",
         "slave 2 is started again",
         "slave 2 agrees again",
+        "the master is killed",
+        "master  dead",
+        " takes over, ",
+        "\n  after the fail-over ",
+        " led  ",
         "no: disagrees\n",
         "\n  before  ",
         "\n  after 1 s  ",

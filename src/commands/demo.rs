@@ -1,7 +1,8 @@
 //! `berkeleyd demo`: a whole ensemble on loopback, real processes and sockets, that ends by itself.
 //!
-//! A master and five slaves, their virtual clocks wrong by up to 2 s and drifting, one of them a liar that takes no
-//! correction. They come together; a slave is killed, and comes back with a wrong clock. All of them read the clock of
+//! Six nodes, their virtual clocks wrong by up to 2 s and drifting, one of them a liar that takes no correction. They elect a
+//! master and come together; a slave is killed, and comes back with a wrong clock; the master is killed, and another one
+//! takes over. All of them read the clock of
 //! this machine, so the difference of two nodes' `disciplined_ns - system_ns` is their true disagreement, and not only
 //! what they believe: on that the demo is judged.
 //!
@@ -38,7 +39,7 @@ use crate::time::{LocalTime, Skew, Span};
 /// operators; a service manager knows its processes.
 pub(crate) const PARENT: &str = "BERKELEYD_PARENT";
 
-/// The master's node number; the slaves have the next five.
+/// The node that is preferred as master; the others have the next five numbers.
 const MASTER: u64 = 1;
 /// The slave that is killed.
 const VICTIM: u64 = 3;
@@ -46,8 +47,12 @@ const VICTIM: u64 = 3;
 const LIAR: u64 = 6;
 
 /// What happens when, counted from the start of the master.
-const SCRIPT: [(Span, Act); 3] =
-    [(Span::from_secs(5), Act::Kill), (Span::from_secs(7), Act::Restart), (Span::from_secs(13), Act::End)];
+const SCRIPT: [(Span, Act); 4] = [
+    (Span::from_secs(5), Act::Kill),
+    (Span::from_secs(7), Act::Restart),
+    (Span::from_secs(10), Act::KillMaster),
+    (Span::from_secs(14), Act::End),
+];
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -55,6 +60,8 @@ enum Act {
     Kill,
     /// It is started again, with a wrong clock.
     Restart,
+    /// The master dies without a word.
+    KillMaster,
     /// The curtain falls.
     End,
 }
@@ -65,7 +72,7 @@ const AGREEMENT: Span = Span::from_millis(1);
 const JUDGED_FROM: Span = Span::from_secs(5);
 /// The restarted slave is judged only after this. It needs a quarter of it.
 const REJOINING: Span = Span::from_secs(1);
-/// Between looks at the nodes: the first must come before the first correction, some 150 ms after the start.
+/// Between looks at the nodes: the first must come before the first correction, some 650 ms after the start.
 const TICK: Span = Span::from_millis(50);
 /// Between the blocks of lines where nothing can be drawn over.
 const BLOCK_PAUSE: Span = Span::from_secs(1);
@@ -115,18 +122,25 @@ struct Sample {
     at: Span,
     /// Each node's clock less this machine's; who did not answer is missing.
     clocks: BTreeMap<u64, Span>,
+    /// Who is master; of several the one of the newest term.
+    master: Option<u64>,
 }
 
 impl Sample {
     fn new(at: Span, statuses: &Statuses) -> Self {
         let ahead =
             |status: &Status| Span::from_nanos(status.clock.disciplined_ns) - Span::from_nanos(status.clock.system_ns);
-        Self { at, clocks: statuses.iter().map(|(node, status)| (*node, ahead(status))).collect() }
+        let masters = statuses.values().filter(|status| status.role == RoleName::Master);
+        Self {
+            at,
+            clocks: statuses.iter().map(|(node, status)| (*node, ahead(status))).collect(),
+            master: masters.max_by_key(|status| status.term).map(|status| status.node_id),
+        }
     }
 
-    /// A node's clock less the master's.
+    /// A node's clock less the master's; before there is one, that of the node that will be.
     fn true_offset(&self, node: u64) -> Option<Span> {
-        Some(*self.clocks.get(&node)? - *self.clocks.get(&MASTER)?)
+        Some(*self.clocks.get(&node)? - *self.clocks.get(&self.master.unwrap_or(MASTER))?)
     }
 }
 
@@ -136,6 +150,10 @@ struct Record {
     samples: Vec<Sample>,
     killed: Option<Span>,
     restarted: Option<Span>,
+    /// When the master was killed, ...
+    master_killed: Option<Span>,
+    /// ... and who was seen as master after it, and when.
+    successor: Option<(u64, Span)>,
 }
 
 impl Record {
@@ -143,7 +161,9 @@ impl Record {
     fn judged(&self, at: Span) -> impl Iterator<Item = u64> {
         let is_away = self.killed.is_some_and(|killed| at >= killed)
             && self.restarted.is_none_or(|restarted| at < restarted + REJOINING);
-        (MASTER..=LIAR).filter(move |node| *node != LIAR && !(*node == VICTIM && is_away))
+        let is_headless = self.master_killed.is_some_and(|killed| at >= killed);
+        (MASTER..=LIAR)
+            .filter(move |node| *node != LIAR && !(*node == VICTIM && is_away) && !(*node == MASTER && is_headless))
     }
 
     /// The largest true difference of two judged nodes; `None` unless all of them answered.
@@ -158,7 +178,9 @@ impl Record {
     }
 
     fn has_victim_back(&self, sample: &Sample) -> bool {
-        sample.true_offset(VICTIM).is_some_and(|offset| offset.abs() < AGREEMENT)
+        // While there is no master there is nothing to compare with.
+        let offset = sample.true_offset(VICTIM);
+        sample.clocks.contains_key(&VICTIM) && offset.is_none_or(|offset| offset.abs() < AGREEMENT)
     }
 
     /// When something became true that stayed so until the end.
@@ -179,16 +201,22 @@ impl Record {
              \x20 after 1 s           {:>9}\n\
              \x20 worst from 5 s on   {:>9}\n\
              \x20 at the end          {:>9}\n\
+             \x20 after the fail-over {:>9}\n\
              Time until it stayed below 1 ms\n\
              \x20 from the start      {:>9}\n\
-             \x20 {}, restarted  {:>9}\n",
+             \x20 {}, restarted  {:>9}\n\
+             Time without a master\n\
+             \x20 until {} led   {:>9}\n",
             text(spreads(Span::ZERO).next()),
             text(spreads(Span::from_secs(1)).next()),
             text(spreads(JUDGED_FROM).max()),
             text(spreads(JUDGED_FROM).next_back()),
+            text(self.master_killed.and_then(|killed| spreads(killed).max())),
             text(self.since(Self::agrees)),
             name(VICTIM),
             text(returned),
+            self.successor.map_or_else(|| "nobody ".to_owned(), |(node, _)| name(node)),
+            text(self.master_killed.and_then(|killed| Some(self.successor?.1 - killed))),
         )
     }
 
@@ -197,6 +225,9 @@ impl Record {
         let mut judged = self.samples.iter().filter(|sample| sample.at >= JUDGED_FROM).peekable();
         if judged.peek().is_none() || self.restarted.is_none() {
             return Some("the demo ended too early to be judged".to_owned());
+        }
+        if self.master_killed.is_some() && self.successor.is_none() {
+            return Some("nobody took over from the master".to_owned());
         }
         let bad = judged.find(|sample| !self.agrees(sample))?;
         let at = short(bad.at);
@@ -247,6 +278,7 @@ struct View<'a> {
     statuses: &'a Statuses,
     spread: Option<Span>,
     is_victim_dead: bool,
+    is_master_dead: bool,
 }
 
 impl View<'_> {
@@ -268,6 +300,7 @@ impl View<'_> {
         let own = self.statuses.get(&node);
         let (state, is_bad) = match own.map(|status| status.role) {
             _ if node == VICTIM && self.is_victim_dead => ("dead", true),
+            _ if node == MASTER && self.is_master_dead => ("dead", true),
             None => ("starting", false),
             Some(_) if node == LIAR => ("liar", true),
             Some(RoleName::Master) => ("master", false),
@@ -286,13 +319,14 @@ impl View<'_> {
             (None, _) => Some(signed(Span::from_nanos(own.last_correction_ns))),
         });
         let bound = own.map(|own| Span::from_nanos(own.error_bound_ns)).filter(|bound| *bound < Span::MAX);
-        let peers = self.statuses.get(&MASTER).map(|master| master.peers.as_slice()).unwrap_or_default();
+        let leader = self.sample.master.unwrap_or(MASTER);
+        let peers = self.statuses.get(&leader).map(|master| master.peers.as_slice()).unwrap_or_default();
         let counted = match peers.iter().find(|peer| peer.node_id == node).map(|peer| peer.reason.as_deref()) {
             // The master needs some rounds to be sure that it is silent, and goes by its last verdict until then.
             Some(None) if state == "dead" => "no answer".to_owned(),
             Some(None) => "yes".to_owned(),
             Some(Some(reason)) => format!("no: {reason}"),
-            None if node == MASTER => "averages".to_owned(),
+            None if node == leader && state == "master" => "averages".to_owned(),
             None => none(),
         };
         let paint = |colour: Option<&str>, text: String| match colour.filter(|_| has_colours) {
@@ -442,10 +476,12 @@ impl Ensemble {
             _ => draw(-2_000..=2_000)?,
         };
         let drift = draw(-100..=100)?;
-        let role = if node == MASTER { "master" } else { "slave" };
+        // The liar must not lead: nobody would doubt it.
+        let role = if node == LIAR { "slave" } else { "auto" };
+        let priority = if node == MASTER { 1 } else { 0 };
         let lie = if node == LIAR { "--inject-lie 300ms --max-correction 1us" } else { "" };
         let arguments = format!(
-            "--role {role} --node-id {node} --inject-offset {offset}ms --inject-drift {drift} {} {lie}",
+            "--role {role} --priority {priority} --node-id {node} --inject-offset {offset}ms --inject-drift {drift} {} {lie}",
             self.arguments
         );
         let start = || {
@@ -530,24 +566,23 @@ struct Demo {
 }
 
 impl Demo {
-    /// Starts the slaves, and once they answer the master, so that the first look finds all clocks as wrong as they
-    /// began.
+    /// Starts all nodes at once, the preferred one first, and waits until they answer: they listen for a while before one of them
+    /// becomes master, so that the first look finds all clocks as wrong as they began.
     fn new() -> Result<Self, Ending> {
         let mut ensemble = Ensemble::new()?;
         write(TITLE)?;
-        for slave in MASTER + 1..=LIAR {
-            ensemble.start(slave)?;
+        let began = ensemble.watch.clock.now();
+        for node in MASTER..=LIAR {
+            ensemble.start(node)?;
         }
         let deadline = ensemble.watch.clock.now() + GATHERING;
         while ensemble.statuses()?.len() < ensemble.children.len() {
             let now = ensemble.watch.clock.now();
             if now >= deadline {
-                return Err(Ending::Failed(format!("the slaves did not all start within {}", short(GATHERING))));
+                return Err(Ending::Failed(format!("the nodes did not all start within {}", short(GATHERING))));
             }
             ensemble.watch.until(now + TICK)?;
         }
-        ensemble.start(MASTER)?;
-        let began = ensemble.watch.clock.now();
         let awaited: (Claim, String) = (Record::agrees, "the honest clocks agree within 1 ms".to_owned());
         Ok(Self { ensemble, screen: Screen::new(), record: Record::default(), began, awaited: Some(awaited) })
     }
@@ -567,6 +602,11 @@ impl Demo {
                     self.record.restarted = Some(now);
                     self.tell(now, &format!("{victim} is started again, its clock wrong again"))?;
                     self.awaited = Some((Record::has_victim_back, format!("{victim} agrees again")));
+                }
+                Act::KillMaster => {
+                    self.ensemble.kill(MASTER)?;
+                    self.record.master_killed = Some(now);
+                    self.tell(now, "the master is killed (SIGKILL)")?;
                 }
                 Act::End => {}
             }
@@ -594,13 +634,18 @@ impl Demo {
         if let Some((_, news)) = self.awaited.take_if(|(holds, _)| holds(&self.record, &sample)) {
             self.tell(at, &news)?;
         }
+        if let (Some(killed), None, Some(node)) = (self.record.master_killed, self.record.successor, sample.master) {
+            self.record.successor = Some((node, at));
+            self.tell(at, &format!("{} takes over, {} later", name(node), short(at - killed)))?;
+        }
         // Before the master answers there is nothing to compare with.
-        if statuses.contains_key(&MASTER) {
+        if statuses.contains_key(&sample.master.unwrap_or(MASTER)) {
             let view = View {
                 sample: &sample,
                 statuses: &statuses,
                 spread: self.record.spread(&sample),
                 is_victim_dead: !self.ensemble.children.contains_key(&VICTIM),
+                is_master_dead: !self.ensemble.children.contains_key(&MASTER),
             };
             write(&self.screen.frame(&view))?;
         }
@@ -623,7 +668,7 @@ mod tests {
 
     /// Clocks in microseconds, the master's first.
     fn sample(at: Span, clocks: [i64; 6]) -> Sample {
-        Sample { at, clocks: (MASTER..).zip(clocks.map(Span::from_micros)).collect() }
+        Sample { at, clocks: (MASTER..).zip(clocks.map(Span::from_micros)).collect(), master: Some(MASTER) }
     }
 
     /// All agree within 40 µs but the liar, from 0.5 s on; the victim is killed at 5 s, and back at 7.3 s.
@@ -638,6 +683,7 @@ mod tests {
             samples: samples.collect(),
             killed: Some(Span::from_secs(5)),
             restarted: Some(Span::from_secs(7)),
+            ..Record::default()
         };
         for sample in record.samples.iter_mut().filter(|sample| (millis(5_100)..millis(7_100)).contains(&sample.at)) {
             sample.clocks.remove(&VICTIM);
@@ -656,7 +702,15 @@ mod tests {
         let figures: Vec<_> = record.summary().lines().map(|line| line.chars().skip(22).collect::<String>()).collect();
         let figures: Vec<_> = figures.iter().map(|figure| figure.trim()).collect();
         assert_eq!(figures[1..5], ["3.500 s", "40.0 µs", "40.0 µs", "40.0 µs"]);
-        assert_eq!(figures[6..], ["500.0 ms", "300.0 ms"]);
+        assert_eq!(figures[5], "never");
+        assert_eq!(figures[7..9], ["500.0 ms", "300.0 ms"]);
+        assert_eq!(figures[10], "never");
+        let replaced =
+            Record { master_killed: Some(Span::from_secs(10)), successor: Some((5, millis(10_450))), ..fine() };
+        assert_eq!((replaced.missed(), replaced.summary().contains("until slave 4 led    450.0 ms")), (None, true));
+        assert!(
+            Record { successor: None, ..replaced }.missed().is_some_and(|missed| missed.contains("nobody took over"))
+        );
     }
 
     #[test]
@@ -763,7 +817,7 @@ mod tests {
     }
 
     fn view<'a>(sample: &'a Sample, statuses: &'a Statuses) -> View<'a> {
-        View { sample, statuses, spread: Some(millis(-150)), is_victim_dead: true }
+        View { sample, statuses, spread: Some(millis(-150)), is_victim_dead: true, is_master_dead: false }
     }
 
     #[test]

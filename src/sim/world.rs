@@ -114,9 +114,14 @@ pub fn run(scenario: &Scenario, seed: u64, recorder: &mut Recorder, progress: &m
     World::new(scenario, seed).run(recorder, progress);
 }
 
-/// Between two looks at all clocks: often while they settle, then every tenth of a second.
-fn sampling_pause(now: Span) -> Span {
-    if now < Span::from_secs(5) { Span::from_millis(10) } else { Span::from_millis(100) }
+/// Between two looks at all clocks: often while they settle, then every tenth of a second. More than 200 clocks are looked at less
+/// often, so that looking does not take more time than what there is to see.
+fn sampling_pause(now: Span, clocks: usize) -> Span {
+    let (pause, for_each) = match now < Span::from_secs(5) {
+        true => (Span::from_millis(10), Span::from_micros(50)),
+        false => (Span::from_millis(100), Span::from_micros(500)),
+    };
+    pause.max(for_each.times(i64::try_from(clocks).unwrap_or(i64::MAX)))
 }
 
 /// The multicast group.
@@ -769,7 +774,7 @@ impl<'a> World<'a> {
             let term = nodes.map(|node| node.term().get()).max().unwrap_or(0);
             recorder.masters(now, masters, term);
         }
-        self.plan(now + sampling_pause(now), Planned::Sample);
+        self.plan(now + sampling_pause(now, self.hosts.len()), Planned::Sample);
     }
 }
 

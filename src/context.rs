@@ -14,7 +14,7 @@ use crate::protocol::{Acknowledgement, Entry, Header, Join, Merit, Request};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
 
-/// A master never lets this much time pass without announcing itself. Longer: a dead master is missed later. Shorter: more
+/// A master that has successors never lets this much time pass without announcing itself. Longer: a dead master is missed later. Shorter: more
 /// frames that say nothing new.
 pub const HEARTBEAT: Span = Span::from_millis(100);
 /// A slave that has not heard its master for this long has lost it: ten heartbeats, so that a few lost datagrams mean nothing.

@@ -51,6 +51,8 @@ const MEMBER_PAUSE: Span = Span::from_millis(1);
 /// second wakes slowly, program, caches and processor, and not both ends alike; a second time it does not. More members
 /// are asked one after the other without a pause, which keeps at least the master awake.
 const ASKED_TWICE: usize = 128;
+/// A master that nobody would replace has no one waiting for it to fall silent: it announces itself often enough to be found and kept.
+const IDLE_HEARTBEAT: Span = Span::from_millis(250);
 /// A round asks everybody within this part of its interval, however many there are.
 const ASKING_PART: i64 = 4;
 /// A round waits for answers no longer than this part of its interval.
@@ -456,7 +458,8 @@ impl Master {
         for to in self.audience(context) {
             context.send(Outgoing::Announce { to });
         }
-        self.announces_at = now + HEARTBEAT;
+        let is_replaceable = self.successors().iter().next().is_some();
+        self.announces_at = now + if is_replaceable { HEARTBEAT } else { IDLE_HEARTBEAT };
         self.timers.set(Timer::Announce, self.announces_at);
     }
 

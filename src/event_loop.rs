@@ -166,7 +166,10 @@ impl EventLoop {
                 match event.token() {
                     MAIN => {
                         self.has_more.main = true;
-                        self.has_more.notices |= event.is_error();
+                        if event.is_error() {
+                            self.has_more.notices = true;
+                            self.sockets.watch_again(self.poll.registry(), MAIN)?;
+                        }
                     }
                     GROUP => self.has_more.group = true,
                     SIGNALS => {

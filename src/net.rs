@@ -291,6 +291,20 @@ impl<T> Sockets<T> {
         Ok(())
     }
 
+    /// Has the main socket watched again after an error was reported: where mio waits with `poll(2)` it forgets such a socket, as if
+    /// it were done for. A datagram's transmit stamp and a peer's absence are reported as errors, too.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn watch_again(&mut self, registry: &Registry, main: Token) -> io::Result<()> {
+        if registry.reregister(&mut self.main, main, Interest::READABLE).is_ok() {
+            return Ok(());
+        }
+        // It is forgotten already, or about to be.
+        let _ = registry.deregister(&mut self.main);
+        registry.register(&mut self.main, main, Interest::READABLE)
+    }
+
     /// Takes one datagram from the socket registered under `token`, without waiting. Call it until
     /// [`Received::Drained`]: readiness is reported only once.
     ///

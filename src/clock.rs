@@ -17,9 +17,9 @@
 use crate::config::CorrectionPolicy;
 use crate::time::{LocalTime, Skew, Span, Time};
 
-/// How an oscillator's rate wanders, per square root of a second: four standard deviations of the random walk that the
-/// estimator assumes (5e-9, a quartz with changing temperature). Smaller: the bound does not hold in hours of holdover.
-/// Larger: it grows beyond use.
+/// How an oscillator's rate wanders, per square root of a second: four standard deviations of the random walk of
+/// a quartz with changing temperature (5e-9). Smaller: the bound does not hold in hours of holdover. Larger: it grows
+/// beyond use.
 const WANDER: f64 = 4.0 * 5e-9;
 
 /// How far an oscillator can have wandered from its rate after this time; the integral of a random walk.

@@ -13,6 +13,7 @@ use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{Acknowledgement, Entry, Header, Join, Merit, Request};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
+use crate::timers::Throttle;
 
 /// A master that has successors never lets this much time pass without announcing itself. Longer: a dead master is missed later. Shorter: more
 /// frames that say nothing new.
@@ -20,6 +21,9 @@ pub const HEARTBEAT: Span = Span::from_millis(100);
 /// A slave that has not heard its master for this long has lost it: ten heartbeats, so that a few lost datagrams mean nothing.
 /// Who may succeed it asks earlier, see `election.rs`.
 pub const SILENCE: Span = Span::from_secs(1);
+/// Between two refusals by one node: a hundred nodes that claim at once are refused within half a second, and a flood of forged
+/// claims is no reason to send more.
+const REFUSAL_PAUSE: Span = Span::from_millis(5);
 /// A foreign frame may raise the term by so much: a node that comes back is that many masterships behind at most, and a forged
 /// term does not use up all numbers at once.
 pub const TERM_LEAP: u64 = 1 << 16;
@@ -300,6 +304,7 @@ pub struct Context {
     peers: BTreeSet<SocketAddr>,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
+    refusals: Throttle,
 }
 
 impl Context {
@@ -316,6 +321,7 @@ impl Context {
             corrected_in: None,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
+            refusals: Throttle::default(),
         }
     }
 
@@ -349,6 +355,13 @@ impl Context {
     pub fn refuse(&mut self, correction: Span, too_large: TooLarge) {
         self.refused_correction = Some(correction);
         self.tell(Event::Refused { correction, limit: too_large.limit });
+    }
+
+    /// Answers a claim, unless it has just answered another. `master`: the living one that is heard.
+    pub fn refuse_claim(&mut self, arrival: &Arrival, master: Option<NodeId>) {
+        if self.refusals.admits(arrival.now, REFUSAL_PAUSE) {
+            self.send(Outgoing::Refusal { to: arrival.from, master });
+        }
     }
 
     /// Counts a dropped datagram and tells of it.

@@ -35,6 +35,7 @@ use crate::counters::DropReason;
 use crate::identity::{NodeId, Term};
 use crate::protocol::{Announce, Claim, Join, Merit, Refusal, SUCCESSORS, Successors};
 use crate::time::{LocalTime, Span};
+use crate::timers::Throttle;
 
 /// A master heard within this is alive: claims are refused. Three heartbeats less than nothing would be one too few: two announces may
 /// be lost. Below [`SILENT`], so that those who heard the last of a dead master do not refuse its successor.
@@ -62,9 +63,6 @@ const LONGEST_BACKOFF: Span = Span::from_secs(2);
 const MEMORY: Span = Span::from_secs(3);
 /// Nodes whose last word is kept. The best of more would claim all the same.
 const OTHERS: usize = 64;
-/// Between two refusals by one node: a hundred nodes that claim at once are refused within half a second, and a flood of forged
-/// claims is no reason to send more.
-pub const REFUSAL_PAUSE: Span = Span::from_millis(5);
 /// How often in a row a node makes room for a better candidate that then does not become master.
 const YIELDS: u32 = 3;
 
@@ -172,8 +170,7 @@ pub struct Election {
     refusals: u32,
     /// Better candidates in a row that it made room for.
     yields: u32,
-    last_refusal: Option<LocalTime>,
-    last_handover: Option<LocalTime>,
+    handovers: Throttle,
 }
 
 impl Election {
@@ -187,8 +184,7 @@ impl Election {
             told_term: Term::default(),
             refusals: 0,
             yields: 0,
-            last_refusal: None,
-            last_handover: None,
+            handovers: Throttle::default(),
         }
     }
 
@@ -318,14 +314,9 @@ impl Election {
         let is_appointed = own.merit == Merit::Appointed;
         let is_wanted =
             merit != Merit::Appointed && (is_appointed || (context.config.preempt && own.priority > priority));
-        if !is_wanted
-            || !context.is_synchronised(now)
-            || self.last_handover.is_some_and(|last| now - last < HANDOVER_PAUSE)
-        {
-            return;
+        if is_wanted && context.is_synchronised(now) && self.handovers.admits(now, HANDOVER_PAUSE) {
+            context.send(Outgoing::Claim { to, term: hearing.term.next(), is_handover: true });
         }
-        self.last_handover = Some(now);
-        context.send(Outgoing::Claim { to, term: hearing.term.next(), is_handover: true });
     }
 
     /// A node says what it brings.
@@ -360,14 +351,14 @@ impl Election {
                 || hearing.successors.iter().any(|node| node == context.config.node_id);
             context.drop_datagram(DropReason::VainClaim, from);
             if is_called {
-                self.refuse(context, arrival, hearing.master);
+                context.refuse_claim(arrival, hearing.master);
             }
         } else if header.term <= hearing.term {
             context.drop_datagram(DropReason::StaleTerm, from);
-            self.refuse(context, arrival, None);
+            context.refuse_claim(arrival, None);
         } else if own.is_some_and(|own| own > rank) {
             context.drop_datagram(DropReason::VainClaim, from);
-            self.refuse(context, arrival, None);
+            context.refuse_claim(arrival, None);
             if !self.is_candidate() && self.not_before <= now {
                 // The better claims itself: whoever is there first is not always the best.
                 self.claim(context, hearing.term.max(self.told_term).next(), now);
@@ -381,14 +372,6 @@ impl Election {
                 self.not_before = self.not_before.max(later);
                 self.look(context, hearing, now);
             }
-        }
-    }
-
-    /// Answers a claim, unless it has just answered another.
-    pub fn refuse(&mut self, context: &mut Context, arrival: &Arrival, master: Option<NodeId>) {
-        if self.last_refusal.is_none_or(|last| arrival.now - last >= REFUSAL_PAUSE) {
-            self.last_refusal = Some(arrival.now);
-            context.send(Outgoing::Refusal { to: arrival.from, master });
         }
     }
 

@@ -110,12 +110,13 @@ impl Continuity {
 
     /// Looks whether time has been missed since the last look.
     pub fn look(&mut self, clock: &LocalClock) -> Option<Break> {
-        let found = self.last.missed(Readings::now());
-        // Whoever was interrupted between two of the readings looks again.
-        let (missed, passed, now) = if found.0 == Span::ZERO { found } else { self.last.missed(Readings::now()) };
-        let before = clock.at(self.last.raw);
-        self.last = now;
-        (missed != Span::ZERO).then_some(Break { before, passed, missed })
+        let mut now = Readings::now();
+        if now.break_since(&self.last).is_some() {
+            // Whoever was interrupted between two of the readings looks again.
+            now = Readings::now();
+        }
+        let last = std::mem::replace(&mut self.last, now);
+        now.break_since(&last).map(|found| Break { before: clock.at(found.before), ..found })
     }
 }
 
@@ -132,13 +133,13 @@ impl Readings {
         Self { raw, monotonic, boot }
     }
 
-    /// What the local clock has missed since (zero when that is nothing to speak of), what has passed, and the later readings.
-    fn missed(&self, now: Self) -> (Span, Span, Self) {
-        let (counted, passed) = (now.raw - self.raw, now.boot - self.boot);
-        let missed = passed - counted;
+    /// What the local clock, without its drift, has missed since earlier readings; `None` when that is nothing to speak of.
+    fn break_since(&self, earlier: &Self) -> Option<Break> {
+        let passed = self.boot - earlier.boot;
+        let missed = passed - (self.raw - earlier.raw);
         // Another daemon may slew the other two, by the tick even, see `system_clock.rs`.
-        let slewed = Skew::MAX.over(now.monotonic - self.monotonic);
-        if missed.abs() > LEAST_BREAK + slewed { (missed, passed, now) } else { (Span::ZERO, passed, now) }
+        let slewed = Skew::MAX.over(self.monotonic - earlier.monotonic);
+        (missed.abs() > LEAST_BREAK + slewed).then_some(Break { before: earlier.raw, passed, missed })
     }
 }
 
@@ -211,13 +212,17 @@ mod tests {
             Readings { raw, monotonic, boot }
         };
         let start = at(1_000, 2_000, 3_000);
-        let missed = |now| start.missed(now).0;
-        assert_eq!(missed(at(1_250, 2_250, 3_250)), Span::ZERO);
-        assert_eq!(missed(at(3_601_000, 3_602_000, 3_603_000)), Span::ZERO, "stopped for an hour");
-        assert_eq!(missed(at(11_000, 12_900, 13_900)), Span::ZERO, "another daemon slews by 9 %");
-        assert_eq!(missed(at(1_001, 2_001, 63_001)), Span::from_secs(60), "suspended for a minute");
-        assert_eq!(missed(at(3_601_100, 2_100, 3_100)), Span::from_secs(-3_600), "the oscillator leapt an hour");
-        assert_eq!(start.missed(at(1_001, 2_001, 63_001)).1, Span::from_millis(60_001));
+        let found = |now: Readings| now.break_since(&start).map(|found| (found.passed, found.missed));
+        assert_eq!(found(at(1_250, 2_250, 3_250)), None);
+        assert_eq!(found(at(3_601_000, 3_602_000, 3_603_000)), None, "stopped for an hour");
+        assert_eq!(found(at(11_000, 12_900, 13_900)), None, "another daemon slews by 9 %");
+        let (minute, hour, millisecond) = (Span::from_secs(60), Span::from_secs(3_600), Span::from_millis(1));
+        assert_eq!(found(at(1_001, 2_001, 63_001)), Some((minute + millisecond, minute)), "suspended for a minute");
+        assert_eq!(
+            found(at(3_601_100, 2_100, 3_100)),
+            Some((millisecond.times(100), -hour)),
+            "the oscillator leapt an hour"
+        );
     }
 
     #[test]

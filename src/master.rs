@@ -30,7 +30,7 @@ use crate::clock::Correction;
 use crate::config::Role;
 use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing, is_plausible, is_within_leap};
 use crate::counters::DropReason;
-use crate::election::{REFUSAL_PAUSE, Rank, Strength, has_slept};
+use crate::election::{Rank, Strength, has_slept};
 use crate::estimator::Judgement;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::member::{Asked, Asking, BadResponse, Measured, Member, Peer};
@@ -39,7 +39,7 @@ use crate::protocol::{
 };
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Offset, Skew, Span, Time};
-use crate::timers::Timers;
+use crate::timers::{Throttle, Timers};
 
 /// Between the requests of a newcomer's burst: eight of them take 140 ms, and a queue empties in between.
 const BURST_PAUSE: Span = Span::from_millis(20);
@@ -161,8 +161,8 @@ struct Superior {
 #[derive(Debug)]
 pub struct Master {
     term: Term,
-    /// When a join raised it last.
-    last_raise: Option<LocalTime>,
+    /// How often foreign frames raise it.
+    raises: Throttle,
     round: Round,
     stage: Stage,
     members: BTreeMap<NodeId, Member>,
@@ -184,7 +184,6 @@ pub struct Master {
     /// In which mastership its own clock had been corrected last when it was elected: whose was too is an heir.
     inherits: Option<(Term, NodeId)>,
     superior: Option<Superior>,
-    last_refusal: Option<LocalTime>,
     has_quorum: bool,
     ending: Option<Ending>,
 }
@@ -215,7 +214,7 @@ impl Master {
     fn unannounced(context: &Context, term: Term) -> Self {
         Self {
             term,
-            last_raise: None,
+            raises: Throttle::default(),
             round: Round::default(),
             stage: Stage::Alone,
             members: BTreeMap::new(),
@@ -229,7 +228,6 @@ impl Master {
             announces_at: LocalTime::from_nanos(i64::MAX),
             inherits: None,
             superior: None,
-            last_refusal: None,
             has_quorum: true,
             ending: None,
         }
@@ -277,9 +275,13 @@ impl Master {
 
     /// How many members it has that answer, or may count on.
     fn strength_of_members(&self, now: LocalTime) -> u16 {
-        let answering = self.members.values().filter(|member| !member.is_silent()).count();
         let awaited = self.gathers.filter(|(since, _)| now - *since < GATHERING).map_or(0, |(_, count)| count);
-        u16::try_from(answering).unwrap_or(u16::MAX).max(awaited)
+        u16::try_from(self.answering()).unwrap_or(u16::MAX).max(awaited)
+    }
+
+    /// How many members answer.
+    fn answering(&self) -> usize {
+        self.members.values().filter(|member| !member.is_silent()).count()
     }
 
     /// Who takes over when it falls silent: those that stand and whose clocks are counted, the best first.
@@ -295,7 +297,7 @@ impl Master {
         self.last_t1 = t1;
         let asked = Asked { t1, left: Stamp::user(t1) };
         let member = self.members.get_mut(&node);
-        match member.filter(|member| (member.peer.incarnation, member.peer.address) == (incarnation, to)) {
+        match member.filter(|member| member.peer.is(incarnation, to)) {
             Some(member) => member.request_sent(asked),
             None => {
                 if let Some(candidate) = self.candidates.get_mut(&to) {
@@ -357,9 +359,8 @@ impl Master {
         let other = Strength::announced(announce, header.sender, header.term);
         if own > other {
             // Its followers must not take our frames for stale ones.
-            if header.term >= self.term && self.last_raise.is_none_or(|last| now - last >= TERM_PAUSE) {
-                self.last_raise = Some(now);
-                self.take_term(context, header.term, now);
+            if header.term >= self.term {
+                self.outbid(context, header.term, now);
             }
             return;
         }
@@ -391,16 +392,15 @@ impl Master {
         let is_preferred = own != Some(Merit::Appointed)
             && (claim.merit == Merit::Appointed || claim.priority > context.config.priority);
         let is_in_step = self.members.get(&header.sender).is_some_and(|member| {
-            (member.peer.incarnation, member.peer.address) == (header.incarnation, from)
+            member.peer.is(header.incarnation, from)
                 && member.rank().is_some_and(|rank| (rank.merit, rank.priority) == (claim.merit, claim.priority))
         });
         if claim.is_handover && is_preferred && is_in_step {
             self.ending = Some(Ending::HandedOver(header.sender));
         } else {
             context.drop_datagram(DropReason::VainClaim, from);
-            if !claim.is_handover && self.last_refusal.is_none_or(|last| now - last >= REFUSAL_PAUSE) {
-                self.last_refusal = Some(now);
-                context.send(Outgoing::Refusal { to: from, master: Some(context.config.node_id) });
+            if !claim.is_handover {
+                context.refuse_claim(arrival, Some(context.config.node_id));
             }
         }
     }
@@ -428,6 +428,13 @@ impl Master {
     pub fn resign(&self, context: &mut Context, successor: Option<NodeId>) {
         for to in self.audience(context) {
             context.send(Outgoing::Leave { to, successor });
+        }
+    }
+
+    /// Takes the term above one that it was told of, unless it has just done so.
+    fn outbid(&mut self, context: &mut Context, told: Term, now: LocalTime) {
+        if self.raises.admits(now, TERM_PAUSE) {
+            self.take_term(context, told, now);
         }
     }
 
@@ -475,13 +482,12 @@ impl Master {
         }
         // The better master, which this node joins, settles the term.
         let is_superior = self.superior.is_some_and(|superior| superior.node == header.sender);
-        if is_unknown && !is_superior && self.last_raise.is_none_or(|last| now - last >= TERM_PAUSE) {
-            self.last_raise = Some(now);
-            self.take_term(context, header.term, now);
+        if is_unknown && !is_superior {
+            self.outbid(context, header.term, now);
         }
         let peer = Peer::new(header.sender, header.incarnation, from, join, context.config.group.is_some());
         match self.members.get_mut(&header.sender) {
-            Some(member) if (member.peer.incarnation, member.peer.address) == (peer.incarnation, from) => {
+            Some(member) if member.peer.is(peer.incarnation, from) => {
                 // It is a member and does not know: it lost us, or we are slow to ask.
                 member.peer = peer;
                 if member.asking == Asking::Done {
@@ -541,11 +547,7 @@ impl Master {
 
     fn on_leave(&mut self, context: &mut Context, arrival: &Arrival) {
         let Arrival { from, header, .. } = *arrival;
-        let is_member = self
-            .members
-            .get(&header.sender)
-            .is_some_and(|member| (member.peer.incarnation, member.peer.address) == (header.incarnation, from));
-        if is_member {
+        if self.members.get(&header.sender).is_some_and(|member| member.peer.is(header.incarnation, from)) {
             self.forget(context, header.sender, true);
         }
     }
@@ -673,7 +675,7 @@ impl Master {
             self.candidates.remove(&from);
             self.admit(context, peer, asked, response, now);
         }
-        let members = self.members.len();
+        let is_asked_twice = self.members.len() <= ASKED_TWICE;
         let Some(member) = self.members.get_mut(&header.sender) else {
             return context.drop_datagram(DropReason::Stranger, from);
         };
@@ -681,7 +683,6 @@ impl Master {
             return context.drop_datagram(reason, from);
         }
         let was_silent = member.is_silent();
-        let may_ask_again = members <= ASKED_TWICE;
         match member.answered(response, stamp, context.known_rate()) {
             Err(BadResponse::Unsolicited) => return context.drop_datagram(DropReason::Unsolicited, from),
             Err(BadResponse::Implausible) => return context.drop_datagram(DropReason::ImplausibleTimes, from),
@@ -698,7 +699,7 @@ impl Master {
             self.timers.cancel(Timer::Repeat(header.sender));
         }
         match member.asking {
-            Asking::Waiting { .. } if may_ask_again => {
+            Asking::Waiting { .. } if is_asked_twice => {
                 member.asking = Asking::Again;
                 self.timers.set(Timer::Ask(header.sender), now + member.round_trip.timeout(0));
                 let Peer { node, incarnation, .. } = member.peer;
@@ -879,8 +880,7 @@ impl Master {
     /// Corrects one newcomer between two rounds, to where the ensemble is now. It has no vote yet, so that nothing is
     /// averaged. A reference has one, and waits for the round: the ensemble goes to it, not it to the ensemble.
     fn correct_newcomer(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
-        let heard = self.members.values().filter(|member| !member.is_silent()).count();
-        if heard + 1 < context.config.quorum {
+        if self.answering() + 1 < context.config.quorum {
             return;
         }
         let own = context.clock.target(now);
@@ -903,14 +903,7 @@ impl Master {
     fn adapt_pause(&mut self, context: &mut Context, measured: &[(NodeId, Measured)], now: LocalTime) {
         let most_may_wait = |pause| {
             let may_wait = measured.iter().filter_map(|(node, _)| self.members.get(node)?.may_wait(now, pause));
-            let (may, must_not) =
-                may_wait.fold(
-                    (0_usize, 0_usize),
-                    |(may, must_not), yes| {
-                        if yes { (may + 1, must_not) } else { (may, must_not + 1) }
-                    },
-                );
-            may > must_not
+            may_wait.map(|may| if may { 1_i64 } else { -1 }).sum::<i64>() > 0
         };
         let (shortest, longest) = (self.shortest_pause(context), context.config.max_interval);
         let longer = self.pause.times(2).min(longest);

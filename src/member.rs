@@ -79,6 +79,11 @@ impl Peer {
             corrected_in: join.corrected_in,
         }
     }
+
+    /// True when a frame of its number, from this life and this address, is its own.
+    pub fn is(&self, incarnation: Incarnation, address: SocketAddr) -> bool {
+        (self.incarnation, self.address) == (incarnation, address)
+    }
 }
 
 /// Where the asking of a member stands.
@@ -293,12 +298,9 @@ impl Member {
 
     /// Looks whether it is the heir that it said it was, when the master's own target at `now` is `own`.
     pub fn check_heritage(&mut self, now: LocalTime, own: Time) {
-        let (Some(heritage), Some(report), Some(estimate)) = (self.heritage, self.report, self.estimator.estimate(now))
-        else {
-            return;
-        };
-        let offset = report.target(now.on_other_clock(estimate.offset)).offset_from(own);
-        if heritage.is_refuted(offset.ahead(), estimate.error_bound, now) {
+        if let (Some(heritage), Some(found)) = (self.heritage, self.found(now, own))
+            && heritage.is_refuted(found.offset.ahead(), found.estimate.error_bound, now)
+        {
             self.heritage = None;
             self.agreeing = 0;
         }
@@ -478,13 +480,11 @@ impl Member {
 
     /// The same, however old its last answer is; `None` before the first.
     pub fn extrapolated(&self, now: LocalTime, own: Time) -> Option<Measured> {
-        let report = self.report.as_ref()?;
-        let estimate = self.estimator.estimate(now)?;
-        let local = now.on_other_clock(estimate.offset);
-        let offset = report.target(local).offset_from(own);
+        let found = self.found(now, own)?;
         let Some(heritage) = self.heritage else {
-            return Some(Measured { local, offset, estimate });
+            return Some(found);
         };
+        let Measured { local, offset, estimate } = found;
         // A window of few answers takes the quickest of them for one that nothing held up, and itself for better than it is.
         let answers = i64::from(self.estimator.samples().max(1));
         let error = estimate.offset_error.max(estimate.error_bound.part(answers));
@@ -492,6 +492,14 @@ impl Member {
         // The bound is that of the measured offset.
         let error_bound = estimate.error_bound + (offset.ahead() - weighed).abs();
         Some(Measured { local, offset: Offset::new(weighed), estimate: Estimate { error_bound, ..estimate } })
+    }
+
+    /// The same, from what was measured alone: an heir may be known better.
+    fn found(&self, now: LocalTime, own: Time) -> Option<Measured> {
+        let report = self.report.as_ref()?;
+        let estimate = self.estimator.estimate(now)?;
+        let local = now.on_other_clock(estimate.offset);
+        Some(Measured { local, offset: report.target(local).offset_from(own), estimate })
     }
 
     /// Its clock as the averaging functions want it; before the ensemble is `founded` nobody is on probation.

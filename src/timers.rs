@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::time::LocalTime;
+use crate::time::{LocalTime, Span};
 
 /// At most one deadline for each key; setting a key again moves it. O(log n) each.
 #[derive(Clone, Debug)]
@@ -57,6 +57,23 @@ impl<K: Ord + Copy> Timers<K> {
         }
         self.cancel(key);
         Some(key)
+    }
+}
+
+/// Lets something happen at most once in a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Throttle {
+    last: Option<LocalTime>,
+}
+
+impl Throttle {
+    /// True when it may happen now, because it last did so `pause` ago or never; it is then taken to happen.
+    pub fn admits(&mut self, now: LocalTime, pause: Span) -> bool {
+        let admits = self.last.is_none_or(|last| now - last >= pause);
+        if admits {
+            self.last = Some(now);
+        }
+        admits
     }
 }
 

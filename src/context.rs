@@ -53,6 +53,37 @@ pub struct Arrival {
     pub now: LocalTime,
     /// Whose it is, as it says itself, and of what term and round.
     pub header: Header,
+    /// It was certainly sent to this life of this node, or by somebody who has proved to be alive in it. What is not may be a
+    /// recording, and is no reason to do anything but to ask the sender for a proof. Without keys nobody can tell: true.
+    pub is_fresh: bool,
+}
+
+impl Arrival {
+    /// Whom an answer is for.
+    pub fn sender(&self) -> Recipient {
+        Recipient::one(self.from, self.header.incarnation)
+    }
+}
+
+/// Whom a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Which life of a node alone it is for; `None`: whoever hears it.
+    pub incarnation: Option<Incarnation>,
+}
+
+impl Recipient {
+    /// One life of a node.
+    pub fn one(address: SocketAddr, incarnation: Incarnation) -> Self {
+        Self { address, incarnation: Some(incarnation) }
+    }
+
+    /// Whoever hears it there.
+    pub fn anybody(address: SocketAddr) -> Self {
+        Self { address, incarnation: None }
+    }
 }
 
 /// A frame that waits to be sent. What depends on the instant of sending is filled in when it is handed out.
@@ -60,17 +91,15 @@ pub struct Arrival {
 pub enum Outgoing {
     /// Ask a slave; its t1 is the instant of sending.
     Request {
-        /// Where to.
-        to: SocketAddr,
+        /// Whom for.
+        to: Recipient,
         /// Whom.
         node: NodeId,
-        /// Which life of it.
-        incarnation: Incarnation,
     },
     /// Answer a master; t3 and all that the clock says are of the instant of sending.
     Response {
-        /// Where to.
-        to: SocketAddr,
+        /// Whom for.
+        to: Recipient,
         /// The request that is answered.
         request: Request,
         /// When it arrived.
@@ -80,8 +109,8 @@ pub enum Outgoing {
     },
     /// Correct one slave, or those that hear the group.
     Correction {
-        /// Where to.
-        to: SocketAddr,
+        /// Whom for.
+        to: Recipient,
         /// Its round.
         round: Round,
         /// Not more than fit a frame.
@@ -89,8 +118,8 @@ pub enum Outgoing {
     },
     /// Acknowledge a correction.
     Acknowledgement {
-        /// Where to.
-        to: SocketAddr,
+        /// Whom for.
+        to: Recipient,
         /// The correction's round.
         round: Round,
         /// What is acknowledged.
@@ -98,20 +127,20 @@ pub enum Outgoing {
     },
     /// Look for a master.
     Join {
-        /// Where to.
-        to: SocketAddr,
+        /// Whom for.
+        to: Recipient,
     },
     /// Stop, or be master no more.
     Leave {
-        /// Where to.
-        to: SocketAddr,
+        /// Whom for.
+        to: Recipient,
         /// Who takes over.
         successor: Option<NodeId>,
     },
     /// Want to be master.
     Claim {
-        /// Where to.
-        to: SocketAddr,
+        /// Whom for.
+        to: Recipient,
         /// The term that is wanted.
         term: Term,
         /// A living master is asked to hand over.
@@ -119,15 +148,15 @@ pub enum Outgoing {
     },
     /// Refuse a claim.
     Refusal {
-        /// Where to.
-        to: SocketAddr,
+        /// Whom for.
+        to: Recipient,
         /// The living master that is heard.
         master: Option<NodeId>,
     },
     /// Say that the master is there.
     Announce {
-        /// Where to.
-        to: SocketAddr,
+        /// Whom for.
+        to: Recipient,
     },
 }
 
@@ -360,7 +389,7 @@ impl Context {
     /// Answers a claim, unless it has just answered another. `master`: the living one that is heard.
     pub fn refuse_claim(&mut self, arrival: &Arrival, master: Option<NodeId>) {
         if self.refusals.admits(arrival.now, REFUSAL_PAUSE) {
-            self.send(Outgoing::Refusal { to: arrival.from, master });
+            self.send(Outgoing::Refusal { to: arrival.sender(), master });
         }
     }
 
@@ -371,8 +400,8 @@ impl Context {
     }
 
     /// Where frames for the whole ensemble go: the group, if there is one, and every configured peer.
-    pub fn everybody(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.config.group.into_iter().chain(self.config.peers.iter().copied())
+    pub fn everybody(&self) -> impl Iterator<Item = Recipient> + '_ {
+        self.config.group.into_iter().chain(self.config.peers.iter().copied()).map(Recipient::anybody)
     }
 
     /// The ensemble's rate relative to the local clock, when this node knows it: corrected in this life, or remembered from a former.

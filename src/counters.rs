@@ -71,6 +71,8 @@ reasons! {
     LateCorrection => "late_correction",
     /// A correction larger than we allow.
     TooLarge => "too_large",
+    /// A master that has not proved to be alive: it may be a recording.
+    Unproven => "unproven",
     /// It answers nothing outstanding.
     Unsolicited => "unsolicited",
     /// Stamps that contradict each other.

@@ -28,9 +28,8 @@
 //! Sources: Ongaro's thesis on Raft (terms, pre-vote); RFC 5798 (VRRP: skew by priority); DESIGN.md, section 6.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
-use crate::context::{Arrival, Context, Event, Outgoing, SILENCE, is_within_leap};
+use crate::context::{Arrival, Context, Event, Outgoing, Recipient, SILENCE, is_within_leap};
 use crate::counters::DropReason;
 use crate::identity::{NodeId, Term};
 use crate::protocol::{Announce, Claim, Join, Merit, Refusal, SUCCESSORS, Successors};
@@ -120,8 +119,8 @@ pub struct Hearing {
     pub term: Term,
     /// Its master.
     pub master: Option<NodeId>,
-    /// Where it is, while it is followed.
-    pub address: Option<SocketAddr>,
+    /// How it is reached, while it is followed.
+    pub reached_at: Option<Recipient>,
     /// When it was heard last; `None` when it never was in this part of the node's life.
     pub last_heard: Option<LocalTime>,
     /// When this part of the node's life began.
@@ -283,7 +282,7 @@ impl Election {
     }
 
     fn send_claims(context: &mut Context, term: Term) {
-        let everybody: Vec<SocketAddr> = context.everybody().collect();
+        let everybody: Vec<Recipient> = context.everybody().collect();
         for to in everybody {
             context.send(Outgoing::Claim { to, term, is_handover: false });
         }
@@ -307,7 +306,7 @@ impl Election {
     /// An appointed node, or one that preempts, asks a lesser master to hand over. It must be in step by then: time goes on.
     fn ask_for_handover(&mut self, context: &mut Context, hearing: &Hearing, now: LocalTime) {
         let (Some(own), Some((merit, priority)), Some(to)) =
-            (Rank::own(context, now), hearing.announced, hearing.address)
+            (Rank::own(context, now), hearing.announced, hearing.reached_at)
         else {
             return;
         };

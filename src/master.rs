@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use crate::average::{Reading, Standing, Verdict};
 use crate::clock::Correction;
 use crate::config::Role;
-use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing, is_plausible, is_within_leap};
+use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing, Recipient, is_plausible, is_within_leap};
 use crate::counters::DropReason;
 use crate::election::{Rank, Strength, has_slept};
 use crate::estimator::Judgement;
@@ -112,6 +112,7 @@ enum Timer {
 struct Candidate {
     peer: Peer,
     since: LocalTime,
+    is_fresh: bool,
     asked: Option<Asked>,
 }
 
@@ -291,16 +292,16 @@ impl Master {
         Successors::new(ranks.into_iter().map(|rank| rank.node))
     }
 
-    /// The request of this instant to a life of a node at `to`; its t1 is waited for.
-    pub fn request(&mut self, to: SocketAddr, node: NodeId, incarnation: Incarnation, now: LocalTime) -> Request {
+    /// The request of this instant to `node`; its t1 is waited for.
+    pub fn request(&mut self, to: Recipient, node: NodeId, now: LocalTime) -> Request {
         let t1 = now.max(self.last_t1 + Span::from_nanos(1));
         self.last_t1 = t1;
         let asked = Asked { t1, left: Stamp::user(t1) };
         let member = self.members.get_mut(&node);
-        match member.filter(|member| member.peer.is(incarnation, to)) {
+        match member.filter(|member| member.peer.recipient() == to) {
             Some(member) => member.request_sent(asked),
             None => {
-                if let Some(candidate) = self.candidates.get_mut(&to) {
+                if let Some(candidate) = self.candidates.get_mut(&to.address) {
                     candidate.asked = Some(asked);
                 }
             }
@@ -340,8 +341,9 @@ impl Master {
 
     // ---- other masters ----------------------------------------------------------------------------------------------
 
-    /// Another node announces itself as master. The worse steps down, but as long as it has members only when the better is
-    /// seen to hear it: it joins, and the better asks it. Or a master that hears nobody would depose one that is heard.
+    /// Another node announces itself as master. The worse steps down, but as long as it has members (or this may be a recording)
+    /// only when the better is seen to hear it: it joins, and the better asks it. Or a master that hears nobody would depose one
+    /// that is heard.
     fn on_rival(&mut self, context: &mut Context, arrival: &Arrival, announce: &Announce) {
         let Arrival { from, now, header, .. } = *arrival;
         context.drop_datagram(DropReason::Rival, from);
@@ -359,19 +361,19 @@ impl Master {
         let other = Strength::announced(announce, header.sender, header.term);
         if own > other {
             // Its followers must not take our frames for stale ones.
-            if header.term >= self.term {
+            if header.term >= self.term && arrival.is_fresh {
                 self.outbid(context, header.term, now);
             }
             return;
         }
-        if !own.has_members {
+        if !own.has_members && arrival.is_fresh {
             self.ending = Some(Ending::Outranked(header.sender));
             return;
         }
         if self.superior.is_none_or(|superior| now - superior.asked >= YIELD_PAUSE) {
             let (node, incarnation) = (header.sender, header.incarnation);
             self.superior = Some(Superior { node, incarnation, address: from, asked: now });
-            context.send(Outgoing::Join { to: from });
+            context.send(Outgoing::Join { to: arrival.sender() });
         }
     }
 
@@ -452,12 +454,12 @@ impl Master {
 
     /// Whoever must hear that the master is there, or that it goes: the group, the configured peers, and those
     /// members that neither reaches.
-    fn audience(&self, context: &Context) -> Vec<SocketAddr> {
+    fn audience(&self, context: &Context) -> Vec<Recipient> {
         let unreached = self
             .members
             .values()
             .filter(|member| !member.peer.hears_group && !context.is_peer(member.peer.address))
-            .map(|member| member.peer.address);
+            .map(|member| member.peer.recipient());
         context.everybody().chain(unreached).collect()
     }
 
@@ -482,7 +484,7 @@ impl Master {
         }
         // The better master, which this node joins, settles the term.
         let is_superior = self.superior.is_some_and(|superior| superior.node == header.sender);
-        if is_unknown && !is_superior {
+        if is_unknown && !is_superior && arrival.is_fresh {
             self.outbid(context, header.term, now);
         }
         let peer = Peer::new(header.sender, header.incarnation, from, join, context.config.group.is_some());
@@ -491,7 +493,7 @@ impl Master {
                 // It is a member and does not know: it lost us, or we are slow to ask.
                 member.peer = peer;
                 if member.asking == Asking::Done {
-                    context.send(Outgoing::Request { to: from, node: peer.node, incarnation: peer.incarnation });
+                    context.send(Outgoing::Request { to: peer.recipient(), node: peer.node });
                 }
                 return;
             }
@@ -512,15 +514,24 @@ impl Master {
                 }
             }
         }
-        if self.candidates.len() >= CANDIDATES && !self.candidates.contains_key(&from) {
-            self.candidates.retain(|_, candidate| now - candidate.since < CANDIDATE_PATIENCE);
-            if self.candidates.len() >= CANDIDATES {
-                context.drop_datagram(DropReason::TableFull, from);
-                return;
-            }
+        if !self.has_room_for(arrival) {
+            return context.drop_datagram(DropReason::TableFull, from);
         }
-        self.candidates.insert(from, Candidate { peer, since: now, asked: None });
-        context.send(Outgoing::Request { to: from, node: peer.node, incarnation: peer.incarnation });
+        self.candidates.insert(from, Candidate { peer, since: now, is_fresh: arrival.is_fresh, asked: None });
+        context.send(Outgoing::Request { to: peer.recipient(), node: peer.node });
+    }
+
+    /// True when there is room for another candidate. Who has waited for too long makes room, then recordings do for who is alive.
+    fn has_room_for(&mut self, arrival: &Arrival) -> bool {
+        let Arrival { from, now, is_fresh, .. } = *arrival;
+        let is_full = |candidates: &BTreeMap<_, _>| candidates.len() >= CANDIDATES && !candidates.contains_key(&from);
+        if is_full(&self.candidates) {
+            self.candidates.retain(|_, candidate| now - candidate.since < CANDIDATE_PATIENCE);
+        }
+        if is_full(&self.candidates) && is_fresh {
+            self.candidates.retain(|_, candidate| candidate.is_fresh);
+        }
+        !is_full(&self.candidates)
     }
 
     /// A candidate answered: it is where it says it is. A former life of it is forgotten, and its burst begins.
@@ -659,14 +670,13 @@ impl Master {
             }
             Asking::Done => return,
         }
-        let Peer { address: to, incarnation, .. } = member.peer;
-        context.send(Outgoing::Request { to, node, incarnation });
+        context.send(Outgoing::Request { to: member.peer.recipient(), node });
     }
 
     // ---- measure --------------------------------------------------------------------------------------------------
 
     fn on_response(&mut self, context: &mut Context, arrival: &Arrival, response: &Response) {
-        let Arrival { from, stamp, now, header } = *arrival;
+        let Arrival { from, stamp, now, header, .. } = *arrival;
         if let Some(candidate) = self.candidates.get(&from)
             && (candidate.peer.node, candidate.peer.incarnation) == (header.sender, header.incarnation)
             && let Some(asked) = candidate.asked.filter(|asked| asked.t1 == response.t1)
@@ -702,8 +712,7 @@ impl Master {
             Asking::Waiting { .. } if is_asked_twice => {
                 member.asking = Asking::Again;
                 self.timers.set(Timer::Ask(header.sender), now + member.round_trip.timeout(0));
-                let Peer { node, incarnation, .. } = member.peer;
-                context.send(Outgoing::Request { to: from, node, incarnation });
+                context.send(Outgoing::Request { to: arrival.sender(), node: header.sender });
             }
             Asking::Waiting { .. } | Asking::Again => {
                 member.asking = Asking::Done;
@@ -949,11 +958,11 @@ impl Master {
             if group.is_some() && member.peer.hears_group {
                 for_group.push(*entry);
             } else {
-                let to = member.peer.address;
+                let to = member.peer.recipient();
                 context.send(Outgoing::Correction { to, round: self.round, entries: vec![*entry] });
             }
         }
-        if let Some(to) = group {
+        if let Some(to) = group.map(Recipient::anybody) {
             for entries in for_group.chunks(MAX_ENTRIES) {
                 context.send(Outgoing::Correction { to, round: self.round, entries: entries.to_vec() });
             }
@@ -977,7 +986,7 @@ impl Master {
         member.retransmissions += 1;
         let (round, entry) = (delivery.round, delivery.entry);
         self.timers.set(Timer::Repeat(node), now + timeout);
-        context.send(Outgoing::Correction { to: member.peer.address, round, entries: vec![entry] });
+        context.send(Outgoing::Correction { to: member.peer.recipient(), round, entries: vec![entry] });
     }
 
     fn on_acknowledgement(&mut self, context: &mut Context, arrival: &Arrival, acknowledgement: &Acknowledgement) {

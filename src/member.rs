@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use crate::average::{Reading, Reason, Standing, Verdict};
-use crate::context::is_plausible;
+use crate::context::{Recipient, is_plausible};
 use crate::election::Rank;
 use crate::estimator::{Estimate, Estimator, Judgement};
 use crate::exchange::{Exchange, Sample};
@@ -78,6 +78,11 @@ impl Peer {
             merit: join.merit,
             corrected_in: join.corrected_in,
         }
+    }
+
+    /// Whom a frame for it alone is for.
+    pub fn recipient(&self) -> Recipient {
+        Recipient::one(self.address, self.incarnation)
     }
 
     /// True when a frame of its number, from this life and this address, is its own.

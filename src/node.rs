@@ -109,7 +109,7 @@ impl Node {
             Err(reason) => self.context.drop_datagram(reason, from),
             Ok(frame) => {
                 self.context.counters.count_received(frame.message.kind());
-                let arrival = Arrival { from, stamp, now, header: frame.header };
+                let arrival = Arrival { from, stamp, now, header: frame.header, is_fresh: true };
                 // A master that did not run for a while listens before it does anything else.
                 self.end_mastership(now);
                 if let RoleState::Master(master) = &mut self.role {
@@ -252,9 +252,9 @@ impl Node {
         let entries_to_send;
         let mut awaited = None;
         let (to, round, message) = match (outgoing, &mut self.role) {
-            (Outgoing::Request { to, node, incarnation }, RoleState::Master(master)) => {
-                let request = master.request(to, node, incarnation, now);
-                awaited = Some(Awaited::Request { to, node, t1: request.t1 });
+            (Outgoing::Request { to, node }, RoleState::Master(master)) => {
+                let request = master.request(to, node, now);
+                awaited = Some(Awaited::Request { to: to.address, node, t1: request.t1 });
                 (to, master.round(), Message::Request(request))
             }
             (Outgoing::Announce { to }, RoleState::Master(master)) => {
@@ -311,7 +311,7 @@ impl Node {
         buffer.clear();
         self.context.counters.count_sent(message.kind());
         Frame { header, message }.encode(buffer);
-        Some(Transmit { to, token: awaited.map(TransmitToken) })
+        Some(Transmit { to: to.address, token: awaited.map(TransmitToken) })
     }
 
     /// The next thing worth telling; `None` when all is told.

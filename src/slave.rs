@@ -22,7 +22,7 @@
 use std::net::SocketAddr;
 
 use crate::clock::{Applied, Correction};
-use crate::context::{Arrival, Context, Event, Outgoing, SILENCE, is_within_leap};
+use crate::context::{Arrival, Context, Event, Outgoing, Recipient, SILENCE, is_within_leap};
 use crate::counters::DropReason;
 use crate::election::Hearing;
 use crate::identity::{Incarnation, NodeId, Round, Term};
@@ -75,8 +75,9 @@ struct Following {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// No master is heard; the next join after this pause.
-    Listening { pause: Span },
+    /// No master is heard; the next join after this pause, and to whom: to somebody who announced itself and has to prove that
+    /// it is alive, or to everybody.
+    Listening { pause: Span, found: Option<Recipient> },
     /// The master of the newest term is heard.
     Following(Following),
 }
@@ -117,7 +118,7 @@ impl Slave {
         let mut timers = Timers::default();
         timers.set(Timer::Join, now);
         Self {
-            state: State::Listening { pause: JOIN_PAUSE },
+            state: State::Listening { pause: JOIN_PAUSE, found: None },
             mastership: None,
             timers,
             last_join: None,
@@ -143,16 +144,21 @@ impl Slave {
         Hearing {
             term: self.term(),
             master: self.mastership.map(|mastership| mastership.master),
-            address: match self.state {
-                State::Listening { .. } => None,
-                State::Following(following) => Some(following.address),
-            },
+            reached_at: self.followed(),
             last_heard: self.last_heard,
             since: self.since,
             left_to: self.left_to,
             successors: self.successors,
             announced: self.announced,
             members: self.members,
+        }
+    }
+
+    /// How the master that is followed is reached, if one is heard.
+    fn followed(&self) -> Option<Recipient> {
+        match (self.state, self.mastership) {
+            (State::Following(following), Some(known)) => Some(Recipient::one(following.address, known.incarnation)),
+            (State::Following(_), None) | (State::Listening { .. }, _) => None,
         }
     }
 
@@ -198,17 +204,19 @@ impl Slave {
     pub fn handle_timeout(&mut self, context: &mut Context, now: LocalTime) {
         while let Some(timer) = self.timers.pop_due(now) {
             match (timer, self.state) {
-                (Timer::Join, State::Listening { pause }) => {
+                (Timer::Join, State::Listening { pause, found }) => {
                     self.last_join = Some(now);
-                    let everybody: Vec<SocketAddr> = context.everybody().collect();
-                    for to in everybody {
+                    let to: Vec<Recipient> = found.map_or_else(|| context.everybody().collect(), |found| vec![found]);
+                    for to in to {
                         context.send(Outgoing::Join { to });
                     }
-                    self.state = State::Listening { pause: pause.times(2).min(LONGEST_JOIN_PAUSE) };
+                    self.state = State::Listening { pause: pause.times(2).min(LONGEST_JOIN_PAUSE), found: None };
                     self.timers.set(Timer::Join, now + pause);
                 }
                 (Timer::Join, State::Following(following)) if following.last_request.is_none() => {
-                    self.send_join(context, now, following.address);
+                    if let Some(master) = self.followed() {
+                        self.send_join(context, now, master);
+                    }
                 }
                 (Timer::Silence, State::Following(_)) => self.lose_master(context, now, false),
                 (Timer::Join, State::Following(_)) | (Timer::Silence, State::Listening { .. }) => {}
@@ -218,8 +226,8 @@ impl Slave {
 
     /// Says goodbye.
     pub fn handle_shutdown(&mut self, context: &mut Context) {
-        if let State::Following(following) = self.state {
-            context.send(Outgoing::Leave { to: following.address, successor: None });
+        if let Some(to) = self.followed() {
+            context.send(Outgoing::Leave { to, successor: None });
         }
     }
 
@@ -279,6 +287,9 @@ impl Slave {
         if is_new_term && is_other && self.hearing().is_alive(now) {
             return Err(DropReason::Rival);
         }
+        if !arrival.is_fresh {
+            return Err(DropReason::Unproven);
+        }
         match self.state {
             State::Following(following) if !is_new_term && following.address != from => {
                 return Err(DropReason::Stranger);
@@ -310,22 +321,23 @@ impl Slave {
     }
 
     fn on_request(&mut self, context: &mut Context, arrival: &Arrival, request: &Request) {
-        let Arrival { from, stamp, now, header } = *arrival;
+        let Arrival { stamp, now, header, .. } = *arrival;
         match self.hear_master(context, arrival) {
             Ok(()) => {
                 if let State::Following(following) = &mut self.state {
                     following.last_request = Some(now);
                 }
-                context.send(Outgoing::Response { to: from, request: *request, t2: stamp, round: header.round });
+                let to = arrival.sender();
+                context.send(Outgoing::Response { to, request: *request, t2: stamp, round: header.round });
             }
-            Err(reason) => self.drop_of_master(context, arrival, reason),
+            Err(reason) => self.drop_of_master(context, arrival, reason, Span::ZERO),
         }
     }
 
     fn on_announce(&mut self, context: &mut Context, arrival: &Arrival, announce: &Announce) {
-        let Arrival { from, now, .. } = *arrival;
+        let now = arrival.now;
         if let Err(reason) = self.hear_master(context, arrival) {
-            return self.drop_of_master(context, arrival, reason);
+            return self.drop_of_master(context, arrival, reason, self.turn(context, announce));
         }
         let State::Following(following) = &mut self.state else {
             return;
@@ -345,7 +357,7 @@ impl Slave {
             // Whoever has been asked before is not one of many.
             let turn = following.last_request.map_or_else(|| self.turn(context, announce), |_| Span::ZERO);
             if turn == Span::ZERO {
-                self.send_join(context, now, from);
+                self.send_join(context, now, arrival.sender());
             } else {
                 self.timers.hasten(Timer::Join, now + turn);
             }
@@ -360,19 +372,31 @@ impl Slave {
 
     /// Drops a frame of somebody who takes itself for the master. A restarted master has to learn of the term that
     /// it had before, or it will never be followed: a join tells it. So it does any other, but not while a master is
-    /// heard, or two masters would outbid each other for ever.
-    fn drop_of_master(&mut self, context: &mut Context, arrival: &Arrival, reason: DropReason) {
+    /// heard, or two masters would outbid each other for ever. One that would be followed but may be a recording proves that it
+    /// lives by answering a join, which waits for its `turn`.
+    fn drop_of_master(&mut self, context: &mut Context, arrival: &Arrival, reason: DropReason, turn: Span) {
         let Arrival { from, now, header, .. } = *arrival;
         context.drop_datagram(reason, from);
         let may_replace = self.master().is_none_or(|master| master == header.sender);
-        if reason == DropReason::StaleTerm && may_replace {
-            self.send_join(context, now, from);
+        match (reason, &mut self.state) {
+            (DropReason::Unproven, State::Listening { found, .. }) => {
+                let is_first = found.is_none();
+                *found = Some(arrival.sender());
+                // Recordings may come between, and must not put the join off.
+                if is_first {
+                    let earliest = self.last_join.map_or(now, |last| last + JOIN_PAUSE);
+                    self.timers.set(Timer::Join, earliest.max(now + turn));
+                }
+            }
+            (DropReason::Unproven, State::Following(_)) => self.send_join(context, now, arrival.sender()),
+            (DropReason::StaleTerm, _) if may_replace => self.send_join(context, now, arrival.sender()),
+            _ => {}
         }
     }
 
     /// One join to whoever takes itself for the master; not more than one in [`JOIN_PAUSE`]. What is too early for the master
     /// followed goes out when it may.
-    fn send_join(&mut self, context: &mut Context, now: LocalTime, to: SocketAddr) {
+    fn send_join(&mut self, context: &mut Context, now: LocalTime, to: Recipient) {
         match self.last_join.map(|last| last + JOIN_PAUSE).filter(|earliest| now < *earliest) {
             Some(earliest) => self.timers.hasten(Timer::Join, earliest),
             None => {
@@ -403,7 +427,7 @@ impl Slave {
         if let Some(master) = self.master() {
             context.tell(Event::MasterLost { master, resigned });
         }
-        self.state = State::Listening { pause: JOIN_PAUSE };
+        self.state = State::Listening { pause: JOIN_PAUSE, found: None };
         self.timers.cancel(Timer::Silence);
         self.timers.set(Timer::Join, now + JOIN_PAUSE);
     }
@@ -433,7 +457,7 @@ impl Slave {
 
     /// Applies an entry for this node, or says which fence keeps it out.
     fn apply(&mut self, context: &mut Context, arrival: &Arrival, entry: &Entry) -> Result<(), DropReason> {
-        let Arrival { from, now, header: Header { round, .. }, .. } = *arrival;
+        let Arrival { now, header: Header { round, .. }, .. } = *arrival;
         let Some(mastership) = &mut self.mastership else {
             return Err(DropReason::Stranger);
         };
@@ -447,7 +471,7 @@ impl Slave {
             if round == corrected {
                 // Our acknowledgement was lost.
                 let acknowledgement = Acknowledgement { adjustment: context.clock.adjustment(), outcome };
-                context.send(Outgoing::Acknowledgement { to: from, round, acknowledgement });
+                context.send(Outgoing::Acknowledgement { to: arrival.sender(), round, acknowledgement });
                 return Err(DropReason::DuplicateCorrection);
             }
         }
@@ -472,7 +496,7 @@ impl Slave {
         };
         mastership.corrected = Some((round, outcome));
         let acknowledgement = Acknowledgement { adjustment: context.clock.adjustment(), outcome };
-        context.send(Outgoing::Acknowledgement { to: from, round, acknowledgement });
+        context.send(Outgoing::Acknowledgement { to: arrival.sender(), round, acknowledgement });
         match applied {
             Ok(applied) => {
                 context.last_correction = entry.correction;

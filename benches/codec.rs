@@ -13,8 +13,8 @@
 
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Frame, Header, Join, Leave, MAX_FRAME_LEN, Merit, Message, Outcome, Request, Response,
-    Successors,
+    Acknowledgement, Announce, Frame, Header, Heartbeat, Join, Leave, MAX_FRAME_LEN, Merit, Message, Outcome, Request,
+    Response, Successors,
 };
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
@@ -89,6 +89,7 @@ fn announce() -> Frame<'static> {
         interval: Span::from_secs(1),
         priority: 5,
         merit: Merit::Plausible,
+        heartbeat: Heartbeat::SHORTEST,
         members: 2,
         successors: Successors::new([NodeId::new(22), NodeId::new(23)]),
     }))

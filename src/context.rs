@@ -10,17 +10,11 @@ use crate::clock::{Applied, DisciplinedClock, TooLarge};
 use crate::config::{NodeConfig, Role};
 use crate::counters::{Counters, DropReason};
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::protocol::{Acknowledgement, Entry, Header, Join, Merit, Request};
+use crate::protocol::{Acknowledgement, Announce, Entry, Header, Join, Merit, Request};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
 use crate::timers::Throttle;
 
-/// A master that has successors never lets this much time pass without announcing itself. Longer: a dead master is missed later. Shorter: more
-/// frames that say nothing new.
-pub const HEARTBEAT: Span = Span::from_millis(100);
-/// A slave that has not heard its master for this long has lost it: ten heartbeats, so that a few lost datagrams mean nothing.
-/// Who may succeed it asks earlier, see `election.rs`.
-pub const SILENCE: Span = Span::from_secs(1);
 /// Between two refusals by one node: a hundred nodes that claim at once are refused within half a second, and a flood of forged
 /// claims is no reason to send more.
 const REFUSAL_PAUSE: Span = Span::from_millis(5);
@@ -157,6 +151,8 @@ pub enum Outgoing {
     Announce {
         /// Whom for.
         to: Recipient,
+        /// The same for everybody.
+        announce: Announce,
     },
 }
 

@@ -7,10 +7,11 @@
 //!      └── refused, a master is heard, a better one claims ────┘
 //! ```
 //!
-//! **Patience.** The master names its successors in each announce, in order. Once it is silent the first of them claims after
-//! [`SILENT`], each further one [`STAGGER`] later (as VRRP staggers its backups by priority). Who is not named waits until it has
-//! lost the master altogether, and then, as at a cold start, [`LISTENING`] and [`STAGGER`] for each better node that it has heard:
-//! joins say what everybody brings. A master that leaves names its successor, who is elected by that, without a claim.
+//! **Patience.** The master names its successors in each announce, in order, and says when the next announce is due: patience is
+//! counted in these heartbeats. Once it is silent the first of them claims after [`silent`], each further one [`STAGGER`] later (as
+//! VRRP staggers its backups by priority). Who is not named waits until it has lost the master altogether, and [`STAGGER`] for each
+//! better node that it has heard, as at a cold start: joins say what everybody brings. A master that leaves names its successor, who is
+//! elected by that, without a claim.
 //!
 //! **Claims** are Raft's pre-vote: a claim names the next term and raises nobody's. Who hears a living master refuses it, so that
 //! a node that was cut off, or lost some announces, deposes nobody, and terms do not run away. No majority is asked for: two
@@ -29,19 +30,20 @@
 
 use std::collections::BTreeMap;
 
-use crate::context::{Arrival, Context, Event, Outgoing, Recipient, SILENCE, is_within_leap};
+use crate::context::{Arrival, Context, Event, Outgoing, Recipient, is_within_leap};
 use crate::counters::DropReason;
 use crate::identity::{NodeId, Term};
-use crate::protocol::{Announce, Claim, Join, Merit, Refusal, SUCCESSORS, Successors};
+use crate::protocol::{Announce, Claim, Heartbeat, Join, Merit, Refusal, SUCCESSORS};
 use crate::time::{LocalTime, Span};
 use crate::timers::Throttle;
 
-/// A master heard within this is alive: claims are refused. Three heartbeats less than nothing would be one too few: two announces may
-/// be lost. Below [`SILENT`], so that those who heard the last of a dead master do not refuse its successor.
-const ALIVE: Span = Span::from_millis(300);
-/// The first successor claims after this silence. Longer: a dead master is replaced later. Shorter: three lost announces in a row, which
-/// at 30 % loss come every four seconds, are not enough for a claim that is refused.
-const SILENT: Span = Span::from_millis(350);
+/// A master heard within so many heartbeats is alive: claims are refused. Two announces may be lost. Below [`silent`], so that those who
+/// heard the last of a dead master do not refuse its successor.
+const ALIVE: i64 = 3;
+/// A node that has not heard its master for so many heartbeats has lost it, ...
+const LOST: i64 = 4;
+/// ... but not before this: nothing is gained by more haste, as its clock goes on as it is.
+const LEAST_SILENCE: Span = Span::from_secs(1);
 /// Each further one waits so much longer: a claim, its window, and the first announce fit in.
 const STAGGER: Span = Span::from_millis(150);
 /// A node that has just started listens for so long, to learn who else is there: three joins of each.
@@ -127,24 +129,42 @@ pub struct Hearing {
     pub since: LocalTime,
     /// It said that it leaves; whom it named.
     pub left_to: Option<Option<NodeId>>,
-    /// Whom its last announce named.
-    pub successors: Successors,
-    /// Its merit and priority.
-    pub announced: Option<(Merit, i32)>,
-    /// How many members it had.
-    pub members: u16,
+    /// What it announced last.
+    pub announce: Option<Announce>,
 }
 
 impl Hearing {
     /// True when the master was heard just now: no claim of somebody else's is right.
     pub fn is_alive(&self, now: LocalTime) -> bool {
-        self.left_to.is_none() && self.last_heard.is_some_and(|last| now - last < ALIVE)
+        let alive = self.heartbeat().span().times(ALIVE);
+        self.left_to.is_none() && self.last_heard.is_some_and(|last| now - last < alive)
+    }
+
+    /// How often it can be expected to be heard.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.announce.map_or(Heartbeat::SHORTEST, |announce| announce.heartbeat)
+    }
+
+    /// Whom it named, the first first.
+    fn successors(&self) -> impl Iterator<Item = NodeId> {
+        self.announce.iter().flat_map(|announce| announce.successors.iter())
     }
 }
 
-/// A master that has missed its own heartbeat by this much was not running, and its followers have lost patience.
-pub fn has_slept(due: LocalTime, now: LocalTime) -> bool {
-    now - due >= SILENT
+/// The first successor claims after this silence: three heartbeats and a half. Longer: a dead master is replaced later. Shorter: three
+/// lost announces in a row, which at 30 % loss come every four seconds, are not enough for a claim that is refused.
+fn silent(heartbeat: Heartbeat) -> Span {
+    heartbeat.span().times(7).half()
+}
+
+/// After this silence the master is lost, whoever may succeed it.
+pub fn silence(heartbeat: Heartbeat) -> Span {
+    heartbeat.span().times(LOST).max(LEAST_SILENCE)
+}
+
+/// A master that announced itself at `announced`, and has not since, was not running; by now another may have been elected.
+pub fn has_slept(announced: LocalTime, heartbeat: Heartbeat, now: LocalTime) -> bool {
+    now - announced >= silent(heartbeat) + WINDOW
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,10 +240,10 @@ impl Election {
         let is_recent = |at: LocalTime| now - at < MEMORY;
         let better = self.others.values().filter(|(rank, at)| *rank > own && is_recent(*at)).count();
         let places = |count: usize| STAGGER.times(i64::try_from(count).unwrap_or(i64::MAX));
-        let place = hearing.successors.iter().position(|node| node == own.node);
+        let place = hearing.successors().position(|node| node == own.node);
         let at = match (hearing.last_heard, place) {
-            (Some(last), Some(place)) => last + SILENT + places(place),
-            (Some(last), None) => last + SILENCE + places(1 + better),
+            (Some(last), Some(place)) => last + silent(hearing.heartbeat()) + places(place),
+            (Some(last), None) => last + silence(hearing.heartbeat()) + places(1 + better),
             (None, _) if own.merit == Merit::Implausible => {
                 hearing.since + LISTENING + IMPLAUSIBLE_PATIENCE + places(better)
             }
@@ -305,14 +325,13 @@ impl Election {
 
     /// An appointed node, or one that preempts, asks a lesser master to hand over. It must be in step by then: time goes on.
     fn ask_for_handover(&mut self, context: &mut Context, hearing: &Hearing, now: LocalTime) {
-        let (Some(own), Some((merit, priority)), Some(to)) =
-            (Rank::own(context, now), hearing.announced, hearing.reached_at)
+        let (Some(own), Some(master), Some(to)) = (Rank::own(context, now), hearing.announce, hearing.reached_at)
         else {
             return;
         };
         let is_appointed = own.merit == Merit::Appointed;
-        let is_wanted =
-            merit != Merit::Appointed && (is_appointed || (context.config.preempt && own.priority > priority));
+        let is_wanted = master.merit != Merit::Appointed
+            && (is_appointed || (context.config.preempt && own.priority > master.priority));
         if is_wanted && context.is_synchronised(now) && self.handovers.admits(now, HANDOVER_PAUSE) {
             context.send(Outgoing::Claim { to, term: hearing.term.next(), is_handover: true });
         }
@@ -346,8 +365,8 @@ impl Election {
         let own = Rank::own(context, now);
         if hearing.is_alive(now) && hearing.master != Some(header.sender) {
             // In a large group the master and its successors are enough.
-            let is_called = hearing.successors.iter().count() < SUCCESSORS
-                || hearing.successors.iter().any(|node| node == context.config.node_id);
+            let is_called = hearing.successors().count() < SUCCESSORS
+                || hearing.successors().any(|node| node == context.config.node_id);
             context.drop_datagram(DropReason::VainClaim, from);
             if is_called {
                 context.refuse_claim(arrival, hearing.master);

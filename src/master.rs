@@ -28,14 +28,15 @@ use std::net::SocketAddr;
 use crate::average::{Reading, Standing, Verdict};
 use crate::clock::Correction;
 use crate::config::Role;
-use crate::context::{Arrival, Context, Event, HEARTBEAT, Outgoing, Recipient, is_plausible, is_within_leap};
+use crate::context::{Arrival, Context, Event, Outgoing, Recipient, is_plausible, is_within_leap};
 use crate::counters::DropReason;
 use crate::election::{Rank, Strength, has_slept};
 use crate::estimator::Judgement;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::member::{Asked, Asking, BadResponse, Measured, Member, Peer};
 use crate::protocol::{
-    Acknowledgement, Announce, Claim, Entry, Join, MAX_ENTRIES, Merit, Message, Outcome, Request, Response, Successors,
+    Acknowledgement, Announce, Claim, Entry, Heartbeat, Join, MAX_ENTRIES, Merit, Message, Outcome, Request, Response,
+    Successors,
 };
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Offset, Skew, Span, Time};
@@ -53,6 +54,9 @@ const MEMBER_PAUSE: Span = Span::from_millis(1);
 const ASKED_TWICE: usize = 128;
 /// A master that nobody would replace has no one waiting for it to fall silent: it announces itself often enough to be found and kept.
 const IDLE_HEARTBEAT: Span = Span::from_millis(250);
+/// A heartbeat lasts so long for each member, as far as [`Heartbeat`] goes: 100 ms up to 50 members, a second from 500 on. Longer: a dead
+/// master is missed later. Shorter: each announce wakes everybody, and ten thousand slaves would be woken 100,000 times a second.
+const MEMBER_HEARTBEAT: Span = Span::from_millis(2);
 /// A round asks everybody within this part of its interval, however many there are.
 const ASKING_PART: i64 = 4;
 /// A round waits for answers no longer than this part of its interval.
@@ -180,8 +184,8 @@ pub struct Master {
     last_t1: LocalTime,
     /// When it was elected, and how many members its predecessor had.
     gathers: Option<(LocalTime, u16)>,
-    /// When its next announce is due.
-    announces_at: LocalTime,
+    /// When it announced itself last, and when it said that it would again.
+    announced: Option<(LocalTime, Heartbeat)>,
     /// In which mastership its own clock had been corrected last when it was elected: whose was too is an heir.
     inherits: Option<(Term, NodeId)>,
     superior: Option<Superior>,
@@ -226,7 +230,7 @@ impl Master {
             pause: context.config.min_interval,
             last_t1: LocalTime::default(),
             gathers: None,
-            announces_at: LocalTime::from_nanos(i64::MAX),
+            announced: None,
             inherits: None,
             superior: None,
             has_quorum: true,
@@ -237,7 +241,8 @@ impl Master {
     /// Why it is to end, if it is. Only the mastership of a node that was not appointed ends by sleep or desertion: slaves of an
     /// appointed master wait for it.
     pub fn ending(&self, context: &Context, now: LocalTime) -> Option<Ending> {
-        let slept = context.config.role == Role::Auto && has_slept(self.announces_at, now);
+        let slept = context.config.role == Role::Auto
+            && self.announced.is_some_and(|(announced, heartbeat)| has_slept(announced, heartbeat, now));
         if slept { Some(Ending::Slept) } else { self.ending }
     }
 
@@ -262,15 +267,20 @@ impl Master {
     }
 
     /// What it says of itself.
-    pub fn announce(&self, context: &Context, now: LocalTime) -> Announce {
+    fn announce(&self, context: &Context, now: LocalTime) -> Announce {
+        let members = self.strength_of_members(now);
+        let successors = self.successors();
+        let is_replaceable = successors.iter().next().is_some();
+        let least = if is_replaceable { Span::ZERO } else { IDLE_HEARTBEAT };
         Announce {
             // Slaves wait for three of them before they take themselves for forgotten.
             interval: context.config.interval.max(self.pause),
             priority: context.config.priority,
             // A master stands, whatever else it is.
             merit: context.merit(now).unwrap_or(Merit::Plausible),
-            members: self.strength_of_members(now),
-            successors: self.successors(),
+            heartbeat: Heartbeat::new(MEMBER_HEARTBEAT.times(i64::from(members)).max(least)),
+            members,
+            successors,
         }
     }
 
@@ -464,12 +474,12 @@ impl Master {
     }
 
     fn send_announce(&mut self, context: &mut Context, now: LocalTime) {
+        let announce = self.announce(context, now);
         for to in self.audience(context) {
-            context.send(Outgoing::Announce { to });
+            context.send(Outgoing::Announce { to, announce });
         }
-        let is_replaceable = self.successors().iter().next().is_some();
-        self.announces_at = now + if is_replaceable { HEARTBEAT } else { IDLE_HEARTBEAT };
-        self.timers.set(Timer::Announce, self.announces_at);
+        self.announced = Some((now, announce.heartbeat));
+        self.timers.set(Timer::Announce, now + announce.heartbeat.span());
     }
 
     // ---- who takes part -------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ impl Node {
         };
         let hearing = slave.hearing();
         if let Some(term) = self.election.handle_timeout(&mut self.context, &hearing, now) {
-            let heritage = Heritage { term, members: hearing.members };
+            let heritage = Heritage { term, members: hearing.announce.map_or(0, |announce| announce.members) };
             self.role = RoleState::Master(Box::new(Master::elected(&mut self.context, heritage, now)));
         }
     }
@@ -257,8 +257,8 @@ impl Node {
                 awaited = Some(Awaited::Request { to: to.address, node, t1: request.t1 });
                 (to, master.round(), Message::Request(request))
             }
-            (Outgoing::Announce { to }, RoleState::Master(master)) => {
-                (to, master.round(), Message::Announce(master.announce(&self.context, now)))
+            (Outgoing::Announce { to, announce }, RoleState::Master(master)) => {
+                (to, master.round(), Message::Announce(announce))
             }
             (Outgoing::Correction { to, round, entries }, RoleState::Master(_)) => {
                 entries_to_send = entries;

@@ -153,7 +153,7 @@ pub mod layout {
         field("interval", 40, 8),
         field("priority", 48, 4),
         field("merit", 52, 1),
-        field("reserved", 53, 1),
+        field("heartbeat", 53, 1),
         field("members", 54, 2),
         field("successor_1", 56, 8),
         field("successor_2", 64, 8),
@@ -396,6 +396,35 @@ impl Successors {
     }
 }
 
+/// Time from one announce to the next, at the latest. In hundredths of a second, as it is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Heartbeat(u8);
+
+impl Heartbeat {
+    /// The least that may be announced: 100 ms.
+    pub const SHORTEST: Self = Self(10);
+    /// The most: 1 s. Whoever is told more, and then nothing, would wait for ever for a master that is no more.
+    pub const LONGEST: Self = Self(100);
+    const UNIT: Span = Span::from_millis(10);
+
+    /// The longest that is not longer than `span`; of what lies outside the range, its nearer end.
+    pub fn new(span: Span) -> Self {
+        let legal = span.clamp(Self::SHORTEST.span(), Self::LONGEST.span());
+        u8::try_from(legal.as_nanos() / Self::UNIT.as_nanos()).map_or(Self::SHORTEST, Self)
+    }
+
+    /// That long.
+    pub fn span(self) -> Span {
+        Self::UNIT.times(i64::from(self.0))
+    }
+
+    fn decode(units: u8) -> Result<Self, DecodeError> {
+        Some(Self(units))
+            .filter(|heartbeat| (Self::SHORTEST..=Self::LONGEST).contains(heartbeat))
+            .ok_or(DecodeError::OutOfRange("heartbeat"))
+    }
+}
+
 /// The master says that it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announce {
@@ -405,6 +434,8 @@ pub struct Announce {
     pub priority: i32,
     /// What it brought to its mastership.
     pub merit: Merit,
+    /// When its next one is due.
+    pub heartbeat: Heartbeat,
     /// How many nodes it expects to join, or has: whoever joins a new master spreads out accordingly.
     pub members: u16,
     /// Who takes over when it falls silent.
@@ -906,11 +937,11 @@ impl Announce {
         }
         let priority = body.get_i32();
         let merit = Merit::decode_standing(body.get_u8())?;
-        body.advance(1);
+        let heartbeat = Heartbeat::decode(body.get_u8())?;
         let members = body.get_u16();
         // Gaps close up: a zero names nobody.
         let successors = Successors::new(std::iter::repeat_with(|| NodeId::new(body.get_u64())).take(SUCCESSORS));
-        Ok(Self { interval, priority, merit, members, successors })
+        Ok(Self { interval, priority, merit, heartbeat, members, successors })
     }
 
     #[inline(always)]
@@ -918,7 +949,7 @@ impl Announce {
         out.put_i64(self.interval.as_nanos());
         out.put_i32(self.priority);
         out.put_u8(Merit::encode(Some(self.merit)));
-        out.put_bytes(0, 1);
+        out.put_u8(self.heartbeat.0);
         out.put_u16(self.members);
         self.successors.0.iter().for_each(|node| out.put_u64(node.get()));
     }
@@ -1117,6 +1148,7 @@ mod tests {
         interval: Span::from_secs(1),
         priority: 0,
         merit: Merit::Plausible,
+        heartbeat: Heartbeat::SHORTEST,
         members: 2,
         successors: Successors([NodeId::new(0); SUCCESSORS]),
     };
@@ -1263,6 +1295,9 @@ mod tests {
         for merit in [0, 5, 255] {
             assert_eq!(error(&spoilt(kind::ANNOUNCE, 52, &[merit])), DecodeError::OutOfRange("merit"));
             assert_eq!(error(&spoilt(kind::CLAIM, 44, &[merit])), DecodeError::OutOfRange("merit"));
+        }
+        for heartbeat in [0, 9, 101, 255] {
+            assert_eq!(error(&spoilt(kind::ANNOUNCE, 53, &[heartbeat])), DecodeError::OutOfRange("heartbeat"));
         }
         let above = Term::LIMIT.get() + 1;
         assert_eq!(error(&spoilt(kind::JOIN, 64, &above.to_be_bytes())), DecodeError::OutOfRange("corrected_term"));
@@ -1528,11 +1563,12 @@ mod tests {
 
     fn announces() -> impl Strategy<Value = Announce> {
         let successors = prop::collection::vec(any::<u64>(), 0..SUCCESSORS + 2);
-        (1..WIRE_LIMIT, any::<i32>(), merits(), any::<u16>(), successors).prop_map(
-            |(interval, priority, merit, members, successors)| Announce {
+        (1..WIRE_LIMIT, any::<i32>(), merits(), 10_u8..=100, any::<u16>(), successors).prop_map(
+            |(interval, priority, merit, heartbeat, members, successors)| Announce {
                 interval: Span::from_nanos(interval),
                 priority,
                 merit,
+                heartbeat: Heartbeat(heartbeat),
                 members,
                 successors: Successors::new(successors.into_iter().map(NodeId::new)),
             },

@@ -4,7 +4,7 @@
 //!              announce or request of an acceptable term
 //!  Listening ───────────────────────────────────────────► Following
 //!      ▲                                                      │
-//!      └────────── silent for `SILENCE`, or it leaves ────────┘
+//!      └─────── silent for too long, or it leaves ────────────┘
 //! ```
 //!
 //! What it hears of the master ([`Slave::hearing`]) is what the election goes by; whether a node stands is decided there.
@@ -22,13 +22,12 @@
 use std::net::SocketAddr;
 
 use crate::clock::{Applied, Correction};
-use crate::context::{Arrival, Context, Event, Outgoing, Recipient, SILENCE, is_within_leap};
+use crate::context::{Arrival, Context, Event, Outgoing, Recipient, is_within_leap};
 use crate::counters::DropReason;
-use crate::election::Hearing;
+use crate::election::{Hearing, silence};
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{
-    Acknowledgement, Announce, Departure, Entries, Entry, Header, Leave, Merit, Message, Outcome, Request, Response,
-    Successors,
+    Acknowledgement, Announce, Departure, Entries, Entry, Header, Leave, Message, Outcome, Request, Response,
 };
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Span};
@@ -68,7 +67,6 @@ struct Mastership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Following {
     address: SocketAddr,
-    interval: Span,
     /// When it asked last; `None`: it does not know of us yet.
     last_request: Option<LocalTime>,
 }
@@ -106,10 +104,8 @@ pub struct Slave {
     last_heard: Option<LocalTime>,
     /// It said that it leaves, and whom it named.
     left_to: Option<Option<NodeId>>,
-    /// What its last announce said of the succession.
-    successors: Successors,
-    announced: Option<(Merit, i32)>,
-    members: u16,
+    /// What it announced last.
+    announce: Option<Announce>,
 }
 
 impl Slave {
@@ -126,9 +122,7 @@ impl Slave {
             since: now,
             last_heard: None,
             left_to: None,
-            successors: Successors::default(),
-            announced: None,
-            members: 0,
+            announce: None,
         }
     }
 
@@ -148,9 +142,7 @@ impl Slave {
             last_heard: self.last_heard,
             since: self.since,
             left_to: self.left_to,
-            successors: self.successors,
-            announced: self.announced,
-            members: self.members,
+            announce: self.announce,
         }
     }
 
@@ -295,8 +287,7 @@ impl Slave {
                 return Err(DropReason::Stranger);
             }
             State::Following(_) if !is_new_term => {
-                self.timers.set(Timer::Silence, now + SILENCE);
-                self.last_heard = Some(now);
+                self.heard(now);
                 return Ok(());
             }
             State::Following(_) | State::Listening { .. } => {}
@@ -308,16 +299,20 @@ impl Slave {
                 incarnation: header.incarnation,
                 corrected: None,
             });
-            (self.successors, self.announced) = (Successors::default(), None);
+            self.announce = None;
         }
         self.left_to = None;
-        self.last_heard = Some(now);
-        self.state =
-            State::Following(Following { address: from, interval: context.config.interval, last_request: None });
+        self.state = State::Following(Following { address: from, last_request: None });
         self.timers.cancel(Timer::Join);
-        self.timers.set(Timer::Silence, now + SILENCE);
+        self.heard(now);
         context.tell(Event::Following { master: header.sender, address: from, term: header.term });
         Ok(())
+    }
+
+    /// The master followed is there.
+    fn heard(&mut self, now: LocalTime) {
+        self.last_heard = Some(now);
+        self.timers.set(Timer::Silence, now + silence(self.hearing().heartbeat()));
     }
 
     fn on_request(&mut self, context: &mut Context, arrival: &Arrival, request: &Request) {
@@ -339,20 +334,17 @@ impl Slave {
         if let Err(reason) = self.hear_master(context, arrival) {
             return self.drop_of_master(context, arrival, reason, self.turn(context, announce));
         }
-        let State::Following(following) = &mut self.state else {
+        self.announce = Some(*announce);
+        self.heard(now);
+        let State::Following(following) = self.state else {
             return;
         };
-        following.interval = announce.interval;
-        self.successors = announce.successors;
-        self.announced = Some((announce.merit, announce.priority));
-        self.members = announce.members;
         // A request alone does not prove that it knows us: our response may have been lost. A correction does.
         let is_known = self.mastership.is_some_and(|mastership| mastership.corrected.is_some());
         let patience = match is_known {
             true => announce.interval.times(FORGOTTEN_INTERVALS).max(LONGEST_JOIN_PAUSE),
             false => JOIN_PAUSE,
         };
-        let following = *following;
         if following.last_request.is_none_or(|last| now - last > patience) {
             // Whoever has been asked before is not one of many.
             let turn = following.last_request.map_or_else(|| self.turn(context, announce), |_| Span::ZERO);
@@ -445,8 +437,7 @@ impl Slave {
             let is_old = header.term < self.term();
             return context.drop_datagram(if is_old { DropReason::StaleTerm } else { DropReason::Stranger }, from);
         }
-        self.timers.set(Timer::Silence, now + SILENCE);
-        self.last_heard = Some(now);
+        self.heard(now);
         // At most one entry is for us; a second one would be a duplicate of its round.
         if let Some(entry) = entries.iter().find(|entry| entry.node == context.config.node_id)
             && let Err(reason) = self.apply(context, arrival, &entry)

@@ -8,8 +8,8 @@ use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::local_clock::LocalClock;
 use berkeleyd::net::{Addresses, Received, Sockets, Timestamping};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Entries, Entry, Frame, Header, Join, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message,
-    Outcome, Request, Response, Successors, peek_domain,
+    Acknowledgement, Announce, Entries, Entry, Frame, Header, Heartbeat, Join, Leave, MAX_ENTRIES, MAX_FRAME_LEN,
+    Merit, Message, Outcome, Request, Response, Successors, peek_domain,
 };
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
@@ -61,6 +61,7 @@ fn messages() -> [Message<'static>; 7] {
             interval: Span::from_secs(1),
             priority: 0,
             merit: Merit::Plausible,
+            heartbeat: Heartbeat::SHORTEST,
             members: 0,
             successors: Successors::default(),
         }),

@@ -10,7 +10,7 @@ use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
 use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
-use berkeleyd::protocol::{Announce, Claim, Frame, Header, Merit, Message, Refusal, Successors};
+use berkeleyd::protocol::{Announce, Claim, Frame, Header, Heartbeat, Merit, Message, Refusal, Successors};
 use berkeleyd::time::{Skew, Span};
 use bytes::BytesMut;
 use support::{Fault, Network, group};
@@ -416,6 +416,7 @@ fn terms_leap_no_further_than_they_may() {
             interval: Span::from_secs(1),
             priority: 100,
             merit: Merit::Appointed,
+            heartbeat: Heartbeat::SHORTEST,
             members: 50,
             successors: Successors::new((900..910).map(NodeId::new)),
         };
@@ -451,6 +452,42 @@ fn a_successor_list_of_strangers_only_takes_longer() {
     network.run_for(Span::from_secs(2));
     network.kill(2);
     elects(&mut network, 0..2, Span::from_secs(3));
+}
+
+#[test]
+fn a_slower_heartbeat_asks_for_more_patience() {
+    let mut network = group_of(3);
+    network.tamper = Box::new(|_, message| {
+        if let Message::Announce(announce) = message {
+            announce.heartbeat = Heartbeat::LONGEST;
+        }
+    });
+    network.run_until(Span::from_secs(5));
+    network.kill(2);
+    network.run_for(millis(3_400));
+    let claims = |network: &Network, index: usize| {
+        network.members[index].events.iter().filter(|event| matches!(event, Event::Claimed { .. })).count()
+    };
+    assert_eq!((claims(&network, 0), claims(&network, 1)), (0, 0), "it may still be there");
+    assert_eq!(elects(&mut network, 0..2, millis(200)), 1);
+}
+
+#[test]
+fn a_large_group_is_not_woken_ten_times_a_second_by_each_heartbeat() {
+    let mut network = group_of(150);
+    network.run_until(Span::from_secs(10));
+    let master = elects(&mut network, 0..150, millis(1));
+    let announces = |network: &Network| {
+        let sent = network.members[master].node.counters().sent();
+        sent.filter(|(name, _)| *name == "announce").map(|(_, n)| n).sum::<u64>()
+    };
+    let before = announces(&network);
+    network.run_for(Span::from_secs(3));
+    // One each 300 ms, and one more at the begin of a round, which is a second long by now.
+    let announced = announces(&network) - before;
+    assert!((10..=13).contains(&announced), "{announced}");
+    network.kill(master);
+    elects(&mut network, 0..149, millis(1_400));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Entries, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Request, Response,
-    Successors,
+    Acknowledgement, Announce, Entries, Entry, Frame, Header, Heartbeat, Join, Leave, Merit, Message, Outcome, Request,
+    Response, Successors,
 };
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
@@ -114,6 +114,7 @@ fn announce(term: u64) -> BytesMut {
             interval: Span::from_secs(1),
             priority: 0,
             merit: Merit::Plausible,
+            heartbeat: Heartbeat::SHORTEST,
             members: 0,
             successors: Successors::default(),
         }),

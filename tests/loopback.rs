@@ -29,8 +29,8 @@ use berkeleyd::counters::{DropReason, FRAME_NAMES};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::local_clock::LocalClock;
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Claim, Entries, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Request,
-    Response, Successors,
+    Acknowledgement, Announce, Claim, Entries, Entry, Frame, Header, Heartbeat, Join, Leave, Merit, Message, Outcome,
+    Request, Response, Successors,
 };
 use berkeleyd::status::{RoleName, Status};
 use berkeleyd::time::{LocalTime, Skew, Span};
@@ -994,6 +994,7 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
         interval: Span::from_secs(1),
         priority: 0,
         merit: Merit::Plausible,
+        heartbeat: Heartbeat::SHORTEST,
         members: 0,
         successors: Successors::default(),
     });
@@ -1149,6 +1150,7 @@ fn a_master_is_moved_by_no_answer_that_it_did_not_ask_for() {
         interval: Span::from_secs(1),
         priority: i32::MAX,
         merit: Merit::Established,
+        heartbeat: Heartbeat::SHORTEST,
         members: u16::MAX,
         successors: Successors::new([NodeId::new(70)]),
     };
@@ -1267,6 +1269,7 @@ fn a_node_with_peers_hears_nobody_else() {
                 interval: Span::from_secs(1),
                 priority: 0,
                 merit: Merit::Plausible,
+                heartbeat: Heartbeat::SHORTEST,
                 members: 0,
                 successors: Successors::default(),
             }),

@@ -32,7 +32,8 @@ SECOND = 10**9
 MAX_SLEW_PPT = 500 * 10**6
 MAX_REFERENCE_DISTANCE = 4 * SECOND
 # Timers, in seconds.
-FIRST_JOIN_DELAY, LAST_JOIN_DELAY, JOIN_SPACING, MASTER_SILENCE = 0.1, 1.0, 0.1, 1.0
+FIRST_JOIN_DELAY, LAST_JOIN_DELAY, JOIN_SPACING, LEAST_SILENCE = 0.1, 1.0, 0.1, 1.0
+SILENT_HEARTBEATS = 4
 
 RANGES = {
     "any": lambda value: True,
@@ -41,6 +42,7 @@ RANGES = {
     "local": lambda value: 0 <= value <= LIMIT,
     "span": lambda value: -LIMIT <= value <= LIMIT,
     "interval": lambda value: 0 < value <= LIMIT,
+    "heartbeat": lambda value: 10 <= value <= 100,
     "bound": lambda value: 0 <= value <= LIMIT or value == NOT_KNOWN,
     "rate": lambda value: -(10**11) <= value <= 10**11,
     "outcome": lambda value: value in OUTCOMES,
@@ -84,7 +86,7 @@ BODIES = {
     ACKNOWLEDGEMENT: Layout("Acknowledgement", ">IB3x", adjustment="any", outcome="outcome"),
     JOIN: Layout("Join", ">iH2xQQ56x", priority="any", join_flags="any", master="any", master_incarnation="any"),
     LEAVE: Layout("Leave", ">8x"),
-    ANNOUNCE: Layout("Announce", ">qi68x", interval="interval", priority="any"),
+    ANNOUNCE: Layout("Announce", ">qixB66x", interval="interval", priority="any", heartbeat="heartbeat"),
 }
 
 Frame = namedtuple("Frame", "header body entries")
@@ -211,6 +213,7 @@ class Slave:
         self.applied = 0
         self._applied_round, self._applied_outcome = 0, None
         self._heard = self._asked = self._last_join = float("-inf")
+        self._silence = LEAST_SILENCE
         self._start_joining()
         self._handlers = {REQUEST: self._on_request, CORRECTION: self._on_correction, LEAVE: self._on_leave,
                           ANNOUNCE: self._on_announce}
@@ -252,7 +255,7 @@ class Slave:
     def _next_timer(self):
         if self._joining:
             return max(self._next_join, self._last_join + JOIN_SPACING)
-        return self._heard + MASTER_SILENCE
+        return self._heard + self._silence
 
     def _handle(self, data, address, arrival):
         frame = decode(data, self._domain)
@@ -276,6 +279,7 @@ class Slave:
                 raise Dropped("stranger")
             self._master, self._term = sender, header.term
             self._applied_round = 0
+            self._silence = LEAST_SILENCE
             self._asked = self._timer()
             self._start_joining()
             self._event("following", master=sender.node, master_incarnation=sender.incarnation, term=self._term)
@@ -339,6 +343,7 @@ class Slave:
         self._lose_master("leave")
 
     def _on_announce(self, frame, arrival):
+        self._silence = max(SILENT_HEARTBEATS * frame.body.heartbeat / 100, LEAST_SILENCE)
         patience = max(3 * frame.body.interval / SECOND, 1.0)
         if self._timer() - self._asked >= patience:
             self._join_if_due()

@@ -13,7 +13,9 @@ use std::net::SocketAddr;
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::{Node, TransmitToken};
-use berkeleyd::protocol::{Announce, Departure, Frame, Header, Join, Merit, Message, Request, Response, Successors};
+use berkeleyd::protocol::{
+    Announce, Departure, Frame, Header, Heartbeat, Join, Merit, Message, Request, Response, Successors,
+};
 use berkeleyd::stamp::{Stamp, StampSource};
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
 use bytes::BytesMut;
@@ -88,6 +90,7 @@ impl Answering {
             interval: Span::from_secs(1),
             priority: 0,
             merit: Merit::Plausible,
+            heartbeat: Heartbeat::SHORTEST,
             members: 0,
             successors: Successors::default(),
         };

@@ -44,8 +44,8 @@ def request(*fields, t1=1000, **header):
     return frame(1, 120, (">q", 40, t1), *fields, **header)
 
 
-def announce(*fields, interval=peer.SECOND, **header):
-    return frame(7, 120, (">q", 40, interval), *fields, **header)
+def announce(*fields, interval=peer.SECOND, heartbeat=10, **header):
+    return frame(7, 120, (">q", 40, interval), (">B", 53, heartbeat), *fields, **header)
 
 
 def entry(node, incarnation, reference, correction=0, rate=0, error_bound=0, rate_error=0, adjustment=0):
@@ -160,6 +160,16 @@ class Joining(SlaveTest):
         self.ask(term=5)
         self.now = 1.5
         self.assertEqual(self.send(frame(6, 48, term=5)), [{"event": "lost", "reason": "leave"}])
+        self.slave.run_timers()
+        self.assert_answered(5, 120)
+
+    def test_a_slower_heartbeat_is_waited_for(self):
+        self.ask()
+        self.send(announce(heartbeat=100))
+        self.now = 3.9
+        self.slave.run_timers()
+        self.assert_silent()
+        self.now = 4.0
         self.slave.run_timers()
         self.assert_answered(5, 120)
 
@@ -335,6 +345,8 @@ class Dropping(SlaveTest):
                 ("out_of_range", request(sender=0)),
                 ("out_of_range", request(incarnation=0)),
                 ("out_of_range", announce(interval=0)),
+                ("out_of_range", announce(heartbeat=9)),
+                ("out_of_range", announce(heartbeat=101)),
                 ("out_of_range", correction(1, good_entry, self.entry(correction=-2**62))),
                 ("out_of_range", correction(1, good_entry, self.entry(rate=10**11 + 1))),
                 ("out_of_range", correction(1, good_entry, self.entry(error_bound=2**62))),

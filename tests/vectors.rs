@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Claim, Departure, Entries, Entry, Field, Frame, HEADER_LEN, Header, Join, Leave,
-    MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message, Outcome, Refusal, Request, Response, SUCCESSORS, Successors,
+    Acknowledgement, Announce, Claim, Departure, Entries, Entry, Field, Frame, HEADER_LEN, Header, Heartbeat, Join,
+    Leave, MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message, Outcome, Refusal, Request, Response, SUCCESSORS, Successors,
     TRAILER_LEN, correction_len, layout,
 };
 use berkeleyd::time::{LocalTime, Skew, Span, WIRE_LIMIT};
@@ -273,6 +273,7 @@ impl Vector {
                 interval: frame.span("interval")?,
                 priority: frame.number("priority")?,
                 merit: merit(frame)?.ok_or("no merit")?,
+                heartbeat: Heartbeat::new(Span::from_millis(10 * frame.number::<i64>("heartbeat")?)),
                 members: frame.number("members")?,
                 successors: {
                     let named = |place| somebody(frame, &format!("successor_{place}"));

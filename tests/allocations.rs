@@ -2,18 +2,21 @@
 //!
 //! In a file of its own: the counting allocator takes the place of the usual one in the whole test binary.
 
+mod support;
+
 use allocation_counter::measure;
 use berkeleyd::departures::Notice;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::local_clock::LocalClock;
 use berkeleyd::net::{Addresses, Received, Sockets, Timestamping};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Entries, Entry, Frame, Header, Heartbeat, Join, Leave, MAX_ENTRIES, MAX_FRAME_LEN,
-    Merit, Message, Outcome, Request, Response, Successors, peek_domain,
+    Acknowledgement, Entries, Entry, Frame, Header, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome, Request,
+    peek_domain,
 };
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
 use mio::{Poll, Token};
+use support::messages;
 
 const ENTRY: Entry = Entry {
     node: NodeId::new(22),
@@ -31,40 +34,16 @@ static ENTRIES: [Entry; MAX_ENTRIES] = [ENTRY; MAX_ENTRIES];
 fn messages() -> [Message<'static>; 7] {
     [
         Message::Request(Request { t1: LocalTime::from_nanos(1) }),
-        Message::Response(Response {
-            t1: LocalTime::from_nanos(1),
-            t2: LocalTime::from_nanos(2),
-            t3: LocalTime::from_nanos(3),
-            ahead: Span::ZERO,
-            slew: Span::ZERO,
-            rate: Skew::ZERO,
-            error_bound: Span::MAX,
-            adjustment: 0,
-            applied_round: Round::new(0),
-            previous: None,
-            is_reference: false,
-            is_synchronised: false,
-            is_stamped_near_the_wire: false,
-        }),
+        Message::Response(messages::response(
+            LocalTime::from_nanos(1),
+            LocalTime::from_nanos(2),
+            LocalTime::from_nanos(3),
+        )),
         Message::Correction(Entries::Typed(&ENTRIES)),
         Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Stepped }),
-        Message::Join(Join {
-            priority: 0,
-            is_reference: false,
-            hears_group: true,
-            master: None,
-            merit: None,
-            corrected_in: None,
-        }),
+        Message::Join(messages::join()),
         Message::Leave(Leave { successor: None }),
-        Message::Announce(Announce {
-            interval: Span::from_secs(1),
-            priority: 0,
-            merit: Merit::Plausible,
-            heartbeat: Heartbeat::SHORTEST,
-            members: 0,
-            successors: Successors::default(),
-        }),
+        Message::Announce(messages::announce()),
     ]
 }
 

@@ -13,7 +13,7 @@ use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::protocol::{Announce, Claim, Frame, Header, Heartbeat, Merit, Message, Refusal, Successors};
 use berkeleyd::time::{Skew, Span};
 use bytes::BytesMut;
-use support::{Fault, Network, group};
+use support::network::{Fault, Network, group};
 
 fn auto(number: u64) -> NodeConfig {
     NodeConfig { group: Some(group()), ..NodeConfig::new(NodeId::new(number), Role::Auto) }
@@ -496,7 +496,7 @@ fn a_settled_group_speaks_of_mastership_once_a_heartbeat() {
         let mut network = group_of(nodes);
         network.run_until(Span::from_secs(10));
         let talk = |network: &Network| -> u64 {
-            let of = |member: &support::Member| {
+            let of = |member: &support::network::Member| {
                 let sent = member.node.counters().sent();
                 sent.filter(|(name, _)| matches!(*name, "announce" | "claim" | "refusal" | "join"))
                     .map(|(_, n)| n)

@@ -12,7 +12,7 @@ use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Incarnation, NodeId};
 use berkeleyd::protocol::Message;
 use berkeleyd::time::{Skew, Span};
-use support::{Fault, Network, address, group};
+use support::network::{Fault, Network, address, group};
 
 const MASTER: usize = 0;
 

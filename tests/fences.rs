@@ -10,13 +10,13 @@ use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Entries, Entry, Frame, Header, Heartbeat, Join, Leave, Merit, Message, Outcome, Request,
-    Response, Successors,
+    Acknowledgement, Entries, Entry, Frame, Header, Join, Leave, Message, Outcome, Request, Response,
 };
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
 use bytes::BytesMut;
-use support::group;
+use support::messages;
+use support::network::group;
 
 const SLAVE: u64 = 22;
 const MASTER: u64 = 11;
@@ -108,17 +108,7 @@ impl Subject {
 }
 
 fn announce(term: u64) -> BytesMut {
-    bytes(
-        header(MASTER, term, 0),
-        Message::Announce(Announce {
-            interval: Span::from_secs(1),
-            priority: 0,
-            merit: Merit::Plausible,
-            heartbeat: Heartbeat::SHORTEST,
-            members: 0,
-            successors: Successors::default(),
-        }),
-    )
+    bytes(header(MASTER, term, 0), Message::Announce(messages::announce()))
 }
 
 /// An entry for the slave, computed for this adjustment count.
@@ -267,8 +257,7 @@ fn frames_for_others_and_of_oneself_are_dropped_first() {
 /// A master that has admitted node 11 at port 1, with one more request to it unanswered; gives that request's t1.
 fn master_with_member() -> (Subject, LocalTime) {
     let mut master = Subject::new(Role::Master);
-    let join =
-        Join { priority: 0, is_reference: false, hears_group: true, master: None, merit: None, corrected_in: None };
+    let join = Join { hears_group: true, ..messages::join() };
     master.sent.clear();
     master.receive(at(1), &bytes(header(MASTER, 0, 0), Message::Join(join)));
     let t1 = t1_of(&master.sent);
@@ -300,21 +289,7 @@ fn t1_of(sent: &[(SocketAddr, Vec<u8>)]) -> LocalTime {
 
 fn response(t1: LocalTime) -> Response {
     let local = LocalTime::from_nanos(5_000_000_000);
-    Response {
-        t1,
-        t2: local,
-        t3: local,
-        ahead: Span::from_secs(1_790_000_000),
-        slew: Span::ZERO,
-        rate: Skew::ZERO,
-        error_bound: Span::MAX,
-        adjustment: 0,
-        applied_round: Round::default(),
-        previous: None,
-        is_reference: false,
-        is_synchronised: false,
-        is_stamped_near_the_wire: false,
-    }
+    Response { ahead: Span::from_secs(1_790_000_000), ..messages::response(t1, local, local) }
 }
 
 #[test]
@@ -360,8 +335,7 @@ fn absurd_stamps_are_no_measurement() {
 #[test]
 fn a_join_makes_no_member_before_it_has_answered_and_is_answered_once() {
     let mut master = Subject::new(Role::Master);
-    let join =
-        Join { priority: 0, is_reference: false, hears_group: true, master: None, merit: None, corrected_in: None };
+    let join = Join { hears_group: true, ..messages::join() };
     master.sent.clear();
     let datagram = bytes(header(MASTER, 0, 0), Message::Join(join));
     master.receive(at(1), &datagram);
@@ -375,14 +349,7 @@ fn joins_fill_a_bounded_table_and_raise_the_term_at_a_bounded_pace() {
     let mut master = Subject::new(Role::Master);
     let mut dropped = 0;
     for index in 0..1_000_u16 {
-        let join = Join {
-            priority: 0,
-            is_reference: false,
-            hears_group: true,
-            master: Some((NodeId::new(5), Incarnation::new(6))),
-            merit: None,
-            corrected_in: None,
-        };
+        let join = Join { hears_group: true, master: Some((NodeId::new(5), Incarnation::new(6))), ..messages::join() };
         let datagram = bytes(header(1_000 + u64::from(index), 10 + u64::from(index), 0), Message::Join(join));
         let before = master.node.counters().dropped(DropReason::TableFull);
         master.receive(at(2_000 + index), &datagram);

@@ -8,17 +8,18 @@
     reason = "test support as well as tests: what fails here is a broken test or a red one"
 )]
 
+mod support;
+
 use std::net::SocketAddr;
 
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::{Node, TransmitToken};
-use berkeleyd::protocol::{
-    Announce, Departure, Frame, Header, Heartbeat, Join, Merit, Message, Request, Response, Successors,
-};
+use berkeleyd::protocol::{Departure, Frame, Header, Message, Request, Response};
 use berkeleyd::stamp::{Stamp, StampSource};
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
 use bytes::BytesMut;
+use support::messages;
 
 const MASTER: u64 = 11;
 const SLAVE: u64 = 22;
@@ -86,14 +87,7 @@ struct Answering(Side);
 impl Answering {
     fn new() -> Self {
         let mut side = Side::new(Role::Slave);
-        let announce = Announce {
-            interval: Span::from_secs(1),
-            priority: 0,
-            merit: Merit::Plausible,
-            heartbeat: Heartbeat::SHORTEST,
-            members: 0,
-            successors: Successors::default(),
-        };
+        let announce = messages::announce();
         side.hear(MASTER, Message::Announce(announce), Stamp::user(side.now));
         side.say();
         Self(side)
@@ -150,19 +144,10 @@ struct Asking {
 /// What the slave's response says beside the times.
 fn response(t1: LocalTime, t2: LocalTime, t3: LocalTime, previous: Option<Departure>) -> Response {
     Response {
-        t1,
-        t2,
-        t3,
         ahead: Span::from_secs(1_790_000_000),
-        slew: Span::ZERO,
-        rate: Skew::ZERO,
-        error_bound: Span::MAX,
-        adjustment: 0,
-        applied_round: Round::default(),
         previous,
-        is_reference: false,
-        is_synchronised: false,
         is_stamped_near_the_wire: true,
+        ..messages::response(t1, t2, t3)
     }
 }
 
@@ -170,15 +155,7 @@ impl Asking {
     fn new() -> Self {
         let mut side = Side::new(Role::Master);
         side.say();
-        let join = Join {
-            priority: 0,
-            is_reference: false,
-            hears_group: false,
-            master: None,
-            merit: None,
-            corrected_in: None,
-        };
-        side.hear(SLAVE, Message::Join(join), Stamp::user(side.now));
+        side.hear(SLAVE, Message::Join(messages::join()), Stamp::user(side.now));
         let mut asking = Self { t1: side.now, side, token: None };
         asking.take_request();
         asking

@@ -1,0 +1,88 @@
+//! A peer in another language, written from PROTOCOL.md alone, takes part in a real ensemble.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use berkeleyd::time::Span;
+use serde_json::Value;
+use support::lab::{CLOSE, Lab, ahead, skip};
+
+/// Python 3 in the directory of the tests; `None` when the test has to be skipped.
+fn python() -> Option<Command> {
+    let has = Command::new("python3").args(["-c", "pass"]).output().is_ok_and(|output| output.status.success());
+    if !has {
+        skip("there is no python3");
+        return None;
+    }
+    let mut command = Command::new("python3");
+    // No compiled files beside the sources.
+    command.arg("-B").current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).stdin(Stdio::null());
+    Some(command)
+}
+
+#[test]
+fn the_python_peers_own_tests_pass() {
+    if let Some(mut python) = python() {
+        let output = python.arg("test_peer.py").output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Kills a process whatever happens.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_peer_written_from_the_document_takes_part() {
+    let Some(mut python) = python() else { return };
+    let lab = Lab::new();
+    let master = lab.join("master", "--role master");
+    let slave = lab.join("slave", "--role slave --inject-offset 600ms");
+    lab.agree(&[&master, &slave]);
+    let (address, domain) = (master.address(&lab).to_string(), lab.group_port.to_string());
+    python.args(["peer.py", "--master", &address, "--domain", &domain, "--node-id", "99"]);
+    python.args(["--clock-offset", "1.5", "--drift", "30", "--corrections", "4", "--timeout", "10"]);
+    let mut child = Killed(python.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs"));
+    let lines = BufReader::new(child.0.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
+    for line in lines {
+        let event: Value = serde_json::from_str(&line).expect("JSON");
+        let kind = event["event"].as_str().expect("a name").to_owned();
+        let is_first = !count.contains_key("correction");
+        if kind == "correction" {
+            assert_eq!(event["outcome"], if is_first { "stepped" } else { "slewed" });
+        }
+        if kind == "correction" && is_first {
+            let status = master.status();
+            assert!(status.peers.iter().any(|peer| peer.node_id == 99), "the master lists it: {status:?}");
+            let shown = Span::from_nanos(event["disciplined_minus_system_ns"].as_i64().expect("a number"));
+            assert!((shown - ahead(&status)).abs() < CLOSE, "{shown} there, {} here: {line}", ahead(&status));
+        }
+        *count.entry(kind).or_default() += 1;
+    }
+    let mut stderr = String::new();
+    child.0.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
+    let code = lab.until("it ends", || child.0.try_wait().expect("a child"));
+    assert_eq!((code.code(), stderr.as_str()), (Some(0), ""), "{count:?}");
+    let times = |kind: &str| count.get(kind).copied().unwrap_or(0);
+    assert_eq!((times("following"), times("joined"), times("correction"), times("left")), (1, 1, 4, 1), "{count:?}");
+    assert!(times("request") >= 9, "a burst of eight and rounds: {count:?}");
+    assert_eq!(times("dropped"), 0, "{count:?}");
+    lab.until("the master knows that it left", || {
+        master.status().peers.iter().all(|peer| peer.node_id != 99).then_some(())
+    });
+    let dropped = master.status().counters.dropped;
+    let bad = ["out_of_range", "length", "implausible_times", "unsolicited", "wrong_role", "stranger"];
+    assert_eq!(bad.map(|reason| dropped[reason]), [0; 6], "{dropped:?}");
+    lab.agree(&[&master, &slave]);
+}

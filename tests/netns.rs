@@ -1,5 +1,8 @@
-//! Two machines as far as the network can tell: network namespaces joined by a virtual cable, with the group and port
-//! that nodes have by default. Needs root and changes nothing outside of the namespaces that it makes.
+//! Several machines as far as the network can tell: network namespaces joined by two switches and a cable between them, with the
+//! group and port that nodes have by default. Links are cut, heal, and carry only one way.
+//!
+//! The whole program moves into a user namespace of its own first, so that it needs no privilege, can change nothing outside,
+//! and leaves nothing behind. Where that is not allowed its tests are ignored; root can run them all the same.
 
 #![expect(
     clippy::expect_used,
@@ -8,151 +11,217 @@
     reason = "test support as well as tests: what fails here is a broken test or a red one"
 )]
 
-use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration as StdDuration;
+mod support;
 
-use berkeleyd::commands::status::fetch;
-use berkeleyd::local_clock::LocalClock;
-use berkeleyd::status::Status;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::process::{Command, ExitCode, Stdio};
+
+use berkeleyd::status::{RoleName, Status};
 use berkeleyd::time::{Skew, Span};
+use libtest_mimic::{Arguments, Trial};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getgid, getuid};
+use support::lab::{BINARY, CLOSE, Course, Daemon, Lab, agreed_master, spread};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_berkeleyd");
-/// What has not come about by then never will; addresses take a while to settle.
-const PATIENCE: Span = Span::from_secs(15);
-/// Between two looks.
-const GLANCE: StdDuration = StdDuration::from_millis(20);
-/// Agreement, for a machine that does many other things at the same time.
-const CLOSE: Span = Span::from_millis(1);
-
-/// Two namespaces and the cable between them: in each its end is called `cable`, and loopback is down.
-struct Cable {
-    ends: [String; 2],
-    dir: tempfile::TempDir,
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let obstacle = enter_own_namespaces().err();
+    if let Some(error) = &obstacle {
+        eprintln!("ignored: no user namespaces ({error}); as root: cargo test --test netns -- --ignored");
+    }
+    let trials = TESTS.iter().map(|(name, test)| {
+        let run = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(*name, run).with_ignored_flag(obstacle.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-impl Cable {
-    /// Lays it; `name` and the process make it unique.
-    fn new(name: &str) -> Self {
-        let ends = ["a", "b"].map(|end| format!("berkeleyd-{name}-{}-{end}", std::process::id()));
-        let cable = Self { ends, dir: tempfile::tempdir().expect("a directory") };
-        let [a, b] = &cable.ends;
-        ip(&format!("netns add {a}"));
-        ip(&format!("netns add {b}"));
-        ip(&format!("-n {a} link add cable type veth peer name cable netns {b}"));
-        for (end, address) in [(a, "10.55.25.1/24"), (b, "10.55.25.2/24")] {
-            ip(&format!("-n {end} address add {address} dev cable"));
-            ip(&format!("-n {end} link set cable up"));
+/// Makes this process root of namespaces that nobody else sees. There must be no second thread yet.
+fn enter_own_namespaces() -> io::Result<()> {
+    let (user, group) = (getuid(), getgid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {group} 1"))?;
+    // Where `ip` keeps the names of namespaces.
+    mount(None::<&str>, "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    Ok(())
+}
+
+/// Machines on two switches, left and right, with a cable between the switches. Each machine has one interface, called `cable`, and
+/// no loopback.
+struct Lan {
+    lab: Lab,
+    /// Where the switches are.
+    hub: String,
+    hosts: Vec<String>,
+}
+
+impl Lan {
+    /// So many machines at each switch; `name` and the process make them unique.
+    fn new(name: &str, left: usize, right: usize) -> Self {
+        let unique = format!("berkeleyd-{name}-{}", std::process::id());
+        let hosts = (1..=left + right).map(|number| format!("{unique}-{number}")).collect();
+        let lan = Self { lab: Lab::new(), hub: format!("{unique}-hub"), hosts };
+        let hub = &lan.hub;
+        ip(&format!("netns add {hub}"));
+        for switch in ["left", "right"] {
+            // Without a querier in the net a switch that snoops might forget who listens.
+            ip(&format!("-n {hub} link add {switch} type bridge mcast_snooping 0"));
+            ip(&format!("-n {hub} link set {switch} up"));
         }
-        cable
+        ip(&format!("-n {hub} link add to-right type veth peer name to-left"));
+        lan.plug("to-right", "left");
+        lan.plug("to-left", "right");
+        for (number, host) in (1..).zip(&lan.hosts) {
+            ip(&format!("netns add {host}"));
+            ip(&format!("-n {host} link add cable type veth peer name host{number} netns {hub}"));
+            lan.plug(&format!("host{number}"), if number <= left { "left" } else { "right" });
+            ip(&format!("-n {host} address add 10.55.25.{number}/24 dev cable"));
+            ip(&format!("-n {host} link set cable up"));
+        }
+        lan
     }
 
-    /// Starts a node at one end (0 or 1) of the cable.
-    fn start(&self, end: usize, name: &str, options: &str) -> Daemon {
-        let socket = self.dir.path().join(format!("{name}.sock"));
-        let log = self.dir.path().join(format!("{name}.log"));
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.ends[end], BINARY]).args(options.split_whitespace());
-        command.args(["--interface", "cable", "--status-socket"]).arg(&socket).stdin(Stdio::null());
-        command.env_remove("RUST_LOG").stdout(Stdio::null()).stderr(File::create(&log).expect("a log"));
-        Daemon { child: command.spawn().expect("it starts"), socket, log }
+    fn plug(&self, port: &str, switch: &str) {
+        ip(&format!("-n {} link set {port} master {switch}", self.hub));
+        ip(&format!("-n {} link set {port} up", self.hub));
     }
 
-    /// Waits until an end has an address that IPv6 can use: a new one is tentative for a second or two.
+    /// Starts a node on a machine, numbered from 1.
+    fn start(&self, host: usize, name: &str, options: &str) -> Daemon {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.hosts[host - 1])).args([BINARY, "--interface", "cable"]);
+        self.lab.launch(name, command, options)
+    }
+
+    /// Starts a node that stands for election on a machine and has its number. Its oscillator runs fast on the left and slow on the
+    /// right by [`DRIFT`].
+    fn stand(&self, host: usize, options: &str) -> Daemon {
+        let drift = if self.is_left(host) { DRIFT } else { Skew::ZERO - DRIFT };
+        let wrong = format!("--inject-drift {}", drift.as_ppb() / 1_000);
+        self.start(host, &format!("node{host}"), &format!("--node-id {host} {wrong} {options}"))
+    }
+
+    /// The same on several machines, their clocks wrong by up to 50 ms.
+    fn stand_all(&self, hosts: Range<usize>, options: &str) -> Vec<Daemon> {
+        hosts.map(|host| self.stand(host, &format!("--inject-offset {host}0ms {options}"))).collect()
+    }
+
+    fn is_left(&self, host: usize) -> bool {
+        ip(&format!("-n {} link show dev host{host}", self.hub)).contains(" master left ")
+    }
+
+    /// Sets one end of the cable between the switches up or down.
+    fn trunk(&self, state: &str) {
+        ip(&format!("-n {} link set to-right {state}", self.hub));
+    }
+
+    /// Nothing leaves through this port of a switch any more; what comes in by it still passes.
+    fn mute(&self, port: &str) {
+        self.set_port(port, "off");
+        // Who was learned there would still be sent to.
+        ip(&format!("-n {} link set {port} type bridge_slave fdb_flush", self.hub));
+    }
+
+    /// It carries both ways again.
+    fn unmute(&self, port: &str) {
+        self.set_port(port, "on");
+    }
+
+    fn set_port(&self, port: &str, state: &str) {
+        let flags = ["flood", "mcast_flood", "bcast_flood", "learning"].map(|flag| format!("{flag} {state}")).join(" ");
+        run("bridge", &format!("-n {} link set dev {port} {flags}", self.hub));
+    }
+
+    /// Waits until each machine has an address that IPv6 can use: a new one is tentative for a second or two.
     fn wait_for_link_local(&self) {
-        until("link-local addresses", || {
-            let settled = self.ends.iter().all(|end| {
-                let addresses = ip(&format!("-n {end} -6 address show dev cable scope link"));
+        self.lab.until("link-local addresses", || {
+            let settled = self.hosts.iter().all(|host| {
+                let addresses = ip(&format!("-n {host} -6 address show dev cable scope link"));
                 addresses.contains("fe80::") && !addresses.contains("tentative")
             });
             settled.then_some(())
         });
     }
+
+    /// Waits until these follow one of them in one term, agree, and are all averaged but the master.
+    fn settle(&self, nodes: &[&Daemon]) -> u64 {
+        self.lab.until("one of them is master and counts all others", || {
+            let master = agreed_master(nodes)?;
+            let status = nodes.iter().find_map(|node| node.look().filter(|status| status.node_id == master))?;
+            let counted = status.peers.iter().filter(|peer| peer.counted).count();
+            (counted == nodes.len() - 1).then_some(master)
+        });
+        self.lab.agree(nodes);
+        agreed_master(nodes).expect("still the same")
+    }
+
+    /// Waits until each of these masters has begun so many rounds more, and sees on the way that nobody takes another term.
+    fn while_terms_stay(&self, course: &mut Course<'_>, masters: &[u64], rounds: u32) {
+        let before = course.look();
+        self.lab.until("rounds go on", || {
+            let now = course.look();
+            for (before, now) in before.iter().zip(&now) {
+                assert_eq!(now.term, before.term, "node {} flaps", now.node_id);
+            }
+            let has_gone_on = |before: &Status, now: &Status| now.round >= before.round + rounds;
+            let mut of_masters = before.iter().zip(&now).filter(|(_, now)| masters.contains(&now.node_id));
+            of_masters.all(|(before, now)| has_gone_on(before, now)).then_some(())
+        });
+    }
 }
 
-impl Drop for Cable {
+impl Drop for Lan {
     fn drop(&mut self) {
-        for end in &self.ends {
-            // It may never have been made; the cable goes with its end.
-            let _ = Command::new("ip").args(["netns", "delete", end]).stderr(Stdio::null()).status();
+        for name in self.hosts.iter().chain([&self.hub]) {
+            // It may never have been made; cables go with their ends.
+            let _ = Command::new("ip").args(["netns", "delete", name]).stderr(Stdio::null()).status();
         }
     }
 }
 
 /// Runs `ip` with these arguments and gives what it prints.
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip (iproute2) is installed");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split_whitespace()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} (iproute2): {error}"));
+    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// A running node: killed when it goes out of scope, its log shown when the test has failed.
-struct Daemon {
-    child: Child,
-    socket: PathBuf,
-    log: PathBuf,
-}
+/// The oscillators of the two sides differ by twice this: what a master did not know of them would show at once.
+const DRIFT: Skew = Skew::from_ppm(250);
+/// One of two masters steps down within this time after a link between them is whole again.
+const HEALING: Span = Span::from_secs(2);
 
-impl Daemon {
-    fn look(&self) -> Option<Status> {
-        serde_json::from_str(&fetch(&self.socket).ok()?).ok()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let status = fetch(&self.socket).unwrap_or_else(|error| format!("no status: {error}"));
-            eprintln!("{}\n{status}", fs::read_to_string(&self.log).unwrap_or_default());
-        }
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Looks again and again until there is something to see, and fails when there is not.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let clock = LocalClock::new(Skew::ZERO).expect("a clock");
-    let deadline = clock.now() + PATIENCE;
-    let (_sender, never) = mpsc::channel::<()>();
-    loop {
-        let is_over = clock.now() > deadline;
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(!is_over, "in {PATIENCE}: {what}");
-        let _ = never.recv_timeout(GLANCE);
-    }
-}
-
-/// Waits until all are synchronised and show the same time, the master having all others for slaves.
-fn agree(nodes: &[Daemon]) -> Vec<Status> {
-    until("they agree", || {
-        let statuses: Vec<Status> = nodes.iter().map(Daemon::look).collect::<Option<_>>()?;
-        let ahead = || statuses.iter().map(|status| status.clock.disciplined_ns - status.clock.system_ns);
-        let spread = Span::from_nanos(ahead().max()? - ahead().min()?);
-        let is_complete = statuses[0].peers.len() == nodes.len() - 1;
-        let is_over = is_complete && spread < CLOSE && statuses.iter().all(|status| status.synchronised);
-        is_over.then_some(statuses)
-    })
+/// Waits until all agree, the first having all others for slaves.
+fn agree(lan: &Lan, nodes: &[Daemon]) -> Vec<Status> {
+    lan.lab.until("the master has all others", || (nodes[0].look()?.peers.len() == nodes.len() - 1).then_some(()));
+    lan.lab.agree(&nodes.iter().collect::<Vec<_>>())
 }
 
 /// One master at one end, a slave at the other, and one beside the master that has to share neither port nor address.
 fn the_defaults_agree(name: &str, any: &str, is_ours: fn(&str) -> bool) {
-    let cable = Cable::new(name);
+    let lan = Lan::new(name, 1, 1);
     if any == "[::]" {
-        cable.wait_for_link_local();
+        lan.wait_for_link_local();
     }
     let options = |role: &str| format!("--role {role} --bind {any}:5525");
     let nodes = [
-        cable.start(0, "master", &options("master")),
-        cable.start(1, "slave", &format!("{} --inject-offset -1.5s --inject-drift 80", options("slave"))),
+        lan.start(1, "master", &options("master")),
+        lan.start(2, "slave", &format!("{} --inject-offset -1.5s --inject-drift 80", options("slave"))),
     ];
-    let statuses = agree(&nodes);
+    let statuses = agree(&lan, &nodes);
     assert_eq!(statuses[0].address, format!("{any}:5525"));
     let peer = &statuses[0].peers[0].address;
     assert!(is_ours(peer), "{peer}: the slave is asked where it lives");
@@ -160,11 +229,11 @@ fn the_defaults_agree(name: &str, any: &str, is_ours: fn(&str) -> bool) {
     // What is sent to the group arrives at the other end: the correction of two slaves is one frame to all.
     let corrections = statuses[1].counters.received["correction"];
     let announces = statuses[1].counters.received["announce"];
-    until("rounds and announces go on", || {
+    lan.lab.until("rounds and announces go on", || {
         let received = nodes[1].look()?.counters.received;
         (received["correction"] >= corrections + 2 && received["announce"] >= announces + 4).then_some(())
     });
-    let statuses = agree(&nodes);
+    let statuses = agree(&lan, &nodes);
     for status in &statuses {
         assert_eq!(status.counters.send_errors, 0, "{status:?}");
         let kinds = ["out_of_range", "length", "stranger", "duplicate_node_id", "not_a_peer"];
@@ -174,37 +243,226 @@ fn the_defaults_agree(name: &str, any: &str, is_ours: fn(&str) -> bool) {
     assert!(statuses[0].counters.dropped["own_frame"] > 0);
 }
 
-#[test]
-#[ignore = "needs root: cargo test --test netns -- --ignored"]
 fn two_machines_agree_by_the_defaults() {
     the_defaults_agree("v4", "0.0.0.0", |peer| peer == "10.55.25.2:5525");
 }
 
-#[test]
-#[ignore = "needs root: cargo test --test netns -- --ignored"]
 fn two_machines_agree_by_the_defaults_on_ipv6() {
     the_defaults_agree("v6", "[::]", |peer| peer.starts_with("[fe80::") && peer.ends_with("]:5525"));
 }
 
 /// Several slaves of one machine share the group's port, each with a port of its own beside it.
-#[test]
-#[ignore = "needs root: cargo test --test netns -- --ignored"]
 fn one_frame_corrects_all_slaves_at_the_other_end() {
-    let cable = Cable::new("many");
-    let mut nodes = vec![cable.start(0, "master", "--role master --interval 250ms")];
+    let lan = Lan::new("many", 1, 1);
+    let mut nodes = vec![lan.start(1, "master", "--role master --interval 250ms")];
     for index in 0..3 {
         let wrong = format!("--inject-offset {index}00ms --inject-drift {index}0");
         let address = "--bind 10.55.25.2:0 --group 239.255.5.25:5525";
-        nodes.push(cable.start(1, &format!("slave{index}"), &format!("--role slave {address} {wrong}")));
+        nodes.push(lan.start(2, &format!("slave{index}"), &format!("--role slave {address} {wrong}")));
     }
-    let before = agree(&nodes);
+    let before = agree(&lan, &nodes);
     let rounds = 8;
-    let after = until("rounds go on", || {
+    let after = lan.lab.until("rounds go on", || {
         let statuses: Vec<Status> = nodes.iter().map(Daemon::look).collect::<Option<_>>()?;
         (statuses[0].round >= before[0].round + rounds).then_some(statuses)
     });
     let sent = |statuses: &[Status]| statuses[0].counters.sent["correction"];
     let per_round = (sent(&after) - sent(&before)) / u64::from(rounds);
     assert!(per_round <= 1, "{per_round} frames for each round: they are not corrected together");
-    agree(&nodes);
+    agree(&lan, &nodes);
 }
+
+/// Which of these are on the left, and which on the right.
+fn sides<'a>(lan: &Lan, nodes: &'a [Daemon]) -> [Vec<&'a Daemon>; 2] {
+    let (left, right) = (1..).zip(nodes).partition::<Vec<_>, _>(|(host, _)| lan.is_left(*host));
+    [left, right].map(|side| side.into_iter().map(|(_, node)| node).collect())
+}
+
+/// How often a node has stepped its clock.
+fn steps(node: &Daemon) -> usize {
+    node.log().matches("stepped by=").count()
+}
+
+fn two_halves_become_one_without_a_step_and_go_on_when_they_are_parted() {
+    let lan = Lan::new("halves", 3, 3);
+    // They have never heard of each other, and differ.
+    lan.trunk("down");
+    let apart = Span::from_millis(3);
+    let offset = |host| if lan.is_left(host) { "0ms" } else { "3ms" };
+    let nodes: Vec<Daemon> = (1..7).map(|host| lan.stand(host, &format!("--inject-offset {}", offset(host)))).collect();
+    let all: Vec<&Daemon> = nodes.iter().collect();
+    let halves = sides(&lan, &nodes);
+    for half in &halves {
+        lan.settle(half);
+    }
+    let mut course = Course::of(all.iter().copied(), DRIFT);
+    assert!((spread(&course.look()) - apart).abs() < CLOSE);
+    let become_one = |course: &mut Course<'_>| {
+        lan.trunk("up");
+        lan.lab.within(HEALING, "one master remains", || agreed_master(&all));
+        lan.lab.until("all agree", || {
+            let statuses = course.look();
+            (spread(&statuses) < apart.part(10) && statuses.iter().all(|status| status.synchronised)).then_some(())
+        });
+        lan.settle(&all)
+    };
+    become_one(&mut course);
+
+    lan.trunk("down");
+    let before: Vec<u32> = course.look().iter().map(|status| status.adjustment).collect();
+    lan.lab.until("each half has a master of its own, who corrects it", || {
+        let statuses = course.look();
+        let is_corrected = statuses.iter().zip(&before).all(|(status, before)| status.adjustment > *before + 2);
+        let masters = halves.each_ref().map(|half| agreed_master(half));
+        let is_parted = masters[0].is_some_and(|left| left <= 3) && masters[1].is_some_and(|right| right > 3);
+        (is_corrected && is_parted).then_some(())
+    });
+    // Both know the rate of what they were.
+    assert!(spread(&course.look()) < CLOSE, "{}", spread(&course.look()));
+    become_one(&mut course);
+    assert_eq!(all.iter().map(|node| steps(node)).collect::<Vec<_>>(), [1; 6], "one step each, at the start");
+}
+
+fn the_side_below_its_quorum_holds_over() {
+    let lan = Lan::new("quorum", 3, 2);
+    let nodes = lan.stand_all(1..6, "--quorum 3 --interval 250ms");
+    let all: Vec<&Daemon> = nodes.iter().collect();
+    lan.settle(&all);
+    let [most, few] = sides(&lan, &nodes);
+    let mut course = Course::of(all.iter().copied(), DRIFT);
+    lan.trunk("down");
+    lan.lab.until("the larger side has a master", || agreed_master(&most).filter(|master| *master <= 3));
+    let master = lan.lab.until("the smaller side has one too, who holds over", || {
+        let master = agreed_master(&few).filter(|master| *master > 3)?;
+        nodes[usize::try_from(master).expect("small") - 1]
+            .log()
+            .contains("below quorum heard=2: holdover")
+            .then_some(master)
+    });
+    let adjustments = |statuses: &[Status]| statuses.iter().map(|status| status.adjustment).collect::<Vec<_>>();
+    let before = adjustments(&course.look());
+    lan.while_terms_stay(&mut course, &[master], 12);
+    let after = adjustments(&course.look());
+    assert_eq!(before[3..], after[3..], "nobody is corrected on the smaller side");
+    assert!(before[..3].iter().zip(&after[..3]).all(|(before, after)| *after > before + 2), "{before:?} {after:?}");
+
+    lan.trunk("up");
+    lan.lab.within(HEALING, "one master remains", || agreed_master(&all));
+    lan.lab.until("all are corrected again", || {
+        let statuses = course.look();
+        let is_corrected = adjustments(&statuses).iter().zip(&after).all(|(now, before)| now > before);
+        (is_corrected && spread(&statuses) < CLOSE && agreed_master(&all).is_some()).then_some(())
+    });
+    assert_eq!(all.iter().map(|node| steps(node)).collect::<Vec<_>>(), [1; 5], "one step each, at the start");
+}
+
+/// Left hears right, and right does not hear left. The master is on the left, or on the right.
+fn a_link_that_carries_one_way_does_not_flap(name: &str, first: Range<usize>) {
+    let lan = Lan::new(name, 3, 2);
+    let mut nodes = lan.stand_all(first.clone(), "--interval 250ms");
+    lan.settle(&nodes.iter().collect::<Vec<_>>());
+    // Who comes later deposes nobody.
+    let others = if first.start == 1 { first.end..6 } else { 1..first.start };
+    nodes.extend(lan.stand_all(others, "--interval 250ms"));
+    nodes.sort_by_key(|node| node.name.clone());
+    let all: Vec<&Daemon> = nodes.iter().collect();
+    let master = lan.settle(&all);
+    assert!(first.contains(&usize::try_from(master).expect("small")));
+    let [_, right] = sides(&lan, &nodes);
+    let mut course = Course::of(all.iter().copied(), DRIFT);
+
+    lan.mute("to-right");
+    let masters = if master <= 3 {
+        let other = lan.lab.until("the right elects a master", || agreed_master(&right).filter(|master| *master > 3));
+        vec![master, other]
+    } else {
+        lan.lab.until("the master hears the left no more", || {
+            let peers = course.look().into_iter().find(|status| status.node_id == master)?.peers;
+            let silent = peers.iter().filter(|peer| peer.reason.as_deref() == Some("silent")).count();
+            (silent == 3).then_some(())
+        });
+        vec![master]
+    };
+    lan.while_terms_stay(&mut course, &masters, 30);
+
+    lan.unmute("to-right");
+    lan.lab.within(HEALING, "one master remains", || agreed_master(&all));
+    lan.lab.until("all agree again", || {
+        let statuses = course.look();
+        (spread(&statuses) < CLOSE && statuses.iter().all(|status| status.synchronised)).then_some(())
+    });
+    assert_eq!(all.iter().map(|node| steps(node)).collect::<Vec<_>>(), [1; 5], "one step each, at the start");
+}
+
+fn a_master_that_is_heard_and_does_not_hear_the_others_does_not_flap() {
+    a_link_that_carries_one_way_does_not_flap("heard", 4..6);
+}
+
+fn a_master_that_hears_and_is_not_heard_by_the_others_does_not_flap() {
+    a_link_that_carries_one_way_does_not_flap("hears", 1..4);
+}
+
+fn a_deaf_master_is_replaced_and_comes_back_as_a_slave() {
+    let lan = Lan::new("deaf", 3, 2);
+    let nodes = lan.stand_all(1..6, "--interval 250ms");
+    let all: Vec<&Daemon> = nodes.iter().collect();
+    let deaf = lan.settle(&all);
+    let others: Vec<&Daemon> = all.iter().copied().filter(|node| node.name != format!("node{deaf}")).collect();
+    lan.mute(&format!("host{deaf}"));
+    let second = lan.lab.until("another one takes over", || agreed_master(&others).filter(|master| *master != deaf));
+    // It hears nobody, stands, and nobody that it could hear refuses; the master takes a term above, once.
+    let deaf_node = all.iter().find(|node| node.name == format!("node{deaf}")).expect("one of them");
+    lan.lab.until("the deaf one is master of itself, and its claim is answered by a higher term", || {
+        let status = deaf_node.look().filter(|status| status.role == RoleName::Master)?;
+        others.iter().all(|node| node.status().term > status.term).then_some(())
+    });
+    let mut course = Course::of(others.iter().copied(), DRIFT);
+    lan.while_terms_stay(&mut course, &[second], 30);
+    lan.unmute(&format!("host{deaf}"));
+    lan.lab.within(HEALING, "one master remains", || agreed_master(&all));
+    lan.lab.agree(&all);
+    assert_eq!(all.iter().map(|node| steps(node)).collect::<Vec<_>>(), [1; 5], "one step each, at the start");
+}
+
+fn a_masters_link_goes_down_and_comes_back() {
+    let lan = Lan::new("link", 3, 2);
+    let nodes = lan.stand_all(1..6, "--interval 250ms");
+    let all: Vec<&Daemon> = nodes.iter().collect();
+    let first = lan.settle(&all);
+    let host = &lan.hosts[usize::try_from(first).expect("small") - 1];
+    let (cut, others): (Vec<&Daemon>, Vec<&Daemon>) = all.iter().partition(|node| node.name == format!("node{first}"));
+    let mut course = Course::of(all.iter().copied(), DRIFT);
+    ip(&format!("-n {host} link set cable down"));
+    let second = lan.lab.until("another one takes over", || agreed_master(&others).filter(|master| *master != first));
+    lan.while_terms_stay(&mut course, &[second], 8);
+    ip(&format!("-n {host} link set cable up"));
+    lan.lab.within(HEALING, "one master remains", || agreed_master(&all));
+    lan.lab.until("all agree again", || {
+        let statuses = course.look();
+        (spread(&statuses) < CLOSE && statuses.iter().all(|status| status.synchronised)).then_some(())
+    });
+    assert_eq!(all.iter().map(|node| steps(node)).collect::<Vec<_>>(), [1; 5], "one step each, at the start");
+    assert!(cut[0].log().lines().count() < 60, "not a line for each datagram that cannot be sent: {}", cut[0].log());
+}
+
+/// All of them, by name.
+const TESTS: [(&str, fn()); 9] = [
+    ("two_machines_agree_by_the_defaults", two_machines_agree_by_the_defaults),
+    ("two_machines_agree_by_the_defaults_on_ipv6", two_machines_agree_by_the_defaults_on_ipv6),
+    ("one_frame_corrects_all_slaves_at_the_other_end", one_frame_corrects_all_slaves_at_the_other_end),
+    (
+        "two_halves_become_one_without_a_step_and_go_on_when_they_are_parted",
+        two_halves_become_one_without_a_step_and_go_on_when_they_are_parted,
+    ),
+    ("the_side_below_its_quorum_holds_over", the_side_below_its_quorum_holds_over),
+    (
+        "a_master_that_hears_and_is_not_heard_by_the_others_does_not_flap",
+        a_master_that_hears_and_is_not_heard_by_the_others_does_not_flap,
+    ),
+    (
+        "a_master_that_is_heard_and_does_not_hear_the_others_does_not_flap",
+        a_master_that_is_heard_and_does_not_hear_the_others_does_not_flap,
+    ),
+    ("a_deaf_master_is_replaced_and_comes_back_as_a_slave", a_deaf_master_is_replaced_and_comes_back_as_a_slave),
+    ("a_masters_link_goes_down_and_comes_back", a_masters_link_goes_down_and_comes_back),
+];

@@ -61,8 +61,12 @@ impl Lab {
 
     /// Starts a node with these options, its status socket `name.sock` among them.
     pub fn start(&self, name: &str, options: &str) -> Daemon {
+        self.launch(name, Command::new(BINARY), options)
+    }
+
+    /// The same with a command that runs the binary in a place of its own.
+    pub fn launch(&self, name: &str, mut command: Command, options: &str) -> Daemon {
         let socket = self.path(&format!("{name}.sock"));
-        let mut command = Command::new(BINARY);
         command.args(options.split_whitespace()).arg("--status-socket").arg(&socket);
         self.spawn(name, command, socket)
     }
@@ -197,6 +201,36 @@ impl Drop for Daemon {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What the clocks of some nodes have shown so far: synchronised ones go on without a jump, and never backwards.
+pub struct Course<'a> {
+    last: Vec<(&'a Daemon, Status)>,
+    /// The fastest that a clock may gain or lose on this machine's: its oscillator's drift and a slew.
+    fastest: Skew,
+}
+
+impl<'a> Course<'a> {
+    /// From here on; `drift` is the largest that was injected. What reading two clocks at once costs is allowed for, and 50 ppm for
+    /// this machine's clock being led.
+    pub fn of(nodes: impl IntoIterator<Item = &'a Daemon>, drift: Skew) -> Self {
+        let last = nodes.into_iter().map(|node| (node, node.status())).collect();
+        Self { last, fastest: Skew::from_ppm(500 + 50) + drift.abs() }
+    }
+
+    /// Looks at all of them.
+    pub fn look(&mut self) -> Vec<Status> {
+        for (node, last) in &mut self.last {
+            let (before, now) = (std::mem::replace(last, node.status()), &*last);
+            let passed = Span::from_nanos(now.clock.system_ns - before.clock.system_ns);
+            let gained = ahead(now) - ahead(&before);
+            let reading = Span::from_nanos(now.clock.uncertainty_ns + before.clock.uncertainty_ns);
+            let allowed = self.fastest.over(passed) + reading + Span::from_micros(50);
+            assert!(gained.abs() <= allowed, "{} gained {gained} in {passed}: more than {allowed}", node.name);
+            assert!(now.clock.disciplined_ns >= before.clock.disciplined_ns, "{} ran backwards", node.name);
+        }
+        self.last.iter().map(|(_, status)| status.clone()).collect()
     }
 }
 

@@ -4,13 +4,13 @@
 //! is already legal: whoever holds a [`Frame`] need not check ranges again, and the sum of any two times in it
 //! does not overflow. Decoding allocates nothing and never panics; encoding cannot fail.
 //!
-//! Every frame is a 40-byte header, a body whose size its type fixes, and room for a 20-byte trailer that
-//! carries a message authentication code when the header says so.
+//! Every frame is a 40-byte header, a body whose size its type fixes, and room for a 32-byte trailer that
+//! carries a message authentication code when the header says so. Here is only where it lies; `auth.rs` makes and checks it.
 
 use std::fmt;
 
 use byteorder::{BigEndian, ByteOrder};
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 use crate::identity::{Domain, Incarnation, NodeId, Round, Term};
 use crate::time::{LocalTime, Skew, Span, WIRE_LIMIT};
@@ -19,8 +19,10 @@ use crate::time::{LocalTime, Skew, Span, WIRE_LIMIT};
 pub const MAGIC: u16 = 0x424B;
 /// The version this file speaks.
 pub const VERSION: u8 = 1;
-/// Key id and MAC at the end of an authenticated frame.
+/// Key, sequence and MAC at the end of an authenticated frame.
 pub const TRAILER_LEN: usize = layout::TRAILER_END;
+/// The message authentication code, the last field of the trailer.
+pub const MAC_LEN: usize = 16;
 /// The longest frame: what fits a 1500-byte Ethernet frame behind IPv6 and UDP headers. A longer one would be
 /// fragmented, and a lost fragment loses the whole.
 pub const MAX_FRAME_LEN: usize = 1_452;
@@ -38,7 +40,7 @@ mod kind {
     pub(super) const REFUSAL: u8 = 9;
 }
 
-/// Header flag: a trailer with key id and MAC follows the body.
+/// Header flag: a trailer follows the body.
 const FLAG_AUTHENTICATED: u16 = 1;
 /// Response and join flag: the node has a time source of its own (`--reference`).
 const FLAG_REFERENCE: u16 = 1;
@@ -99,7 +101,8 @@ pub mod layout {
         field("incarnation", 32, 8),
     ];
     /// What stands behind the body of an authenticated frame.
-    pub const TRAILER: &[Field] = &[field("key_id", 0, 4), field("mac", 4, 16)];
+    pub const TRAILER: &[Field] =
+        &[field("key_id", 0, 4), field("reserved", 4, 4), field("sequence", 8, 8), field("mac", 16, super::MAC_LEN)];
     /// The body of a request.
     pub const REQUEST: &[Field] = &[field("t1", 40, 8), field("reserved", 48, 72)];
     /// The body of a response.
@@ -186,6 +189,8 @@ const CORRECTION_LEN: usize = layout::CORRECTION_END;
 pub const MAX_ENTRIES: usize = (MAX_FRAME_LEN - TRAILER_LEN - CORRECTION_LEN) / ENTRY_LEN;
 /// Where the domain lies in the header, for [`peek_domain`].
 const DOMAIN_OFFSET: usize = 8;
+/// Where the flags and, right behind them, the length lie in the header, for [`begin_trailer`] and [`split_trailer`].
+const FLAGS_OFFSET: usize = 4;
 
 /// What every frame says before its body: who speaks, of what ensemble, in which mastership and round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -525,7 +530,7 @@ pub enum DecodeError {
     Magic(u16),
     /// A version that we do not speak.
     Version(u8),
-    /// A trailer is announced, and this node has no keys.
+    /// A trailer, and no key to check it with; or none where there must be one.
     Authenticated,
     /// A type that this version does not have.
     Type(u8),
@@ -550,7 +555,7 @@ impl fmt::Display for DecodeError {
             Self::TooShort { need, got } => write!(f, "{got} bytes, a header has {need}"),
             Self::Magic(magic) => write!(f, "magic is {magic:#06x}"),
             Self::Version(version) => write!(f, "version {version} is not spoken here"),
-            Self::Authenticated => f.write_str("authenticated, and this node has no keys"),
+            Self::Authenticated => f.write_str("authenticated where nobody has keys, or not where there are some"),
             Self::Type(kind) => write!(f, "type {kind} is unknown"),
             Self::Count(count) => write!(f, "{count} entries, a frame holds 1 to {MAX_ENTRIES}"),
             Self::Length { need, stated, got } => {
@@ -570,6 +575,54 @@ pub fn peek_domain(datagram: &[u8]) -> Option<Domain> {
         return None;
     }
     header.get(DOMAIN_OFFSET..).map(|bytes| Domain::new(BigEndian::read_u32(bytes)))
+}
+
+/// The trailer of an authenticated frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trailer<'a> {
+    /// Which key made the code.
+    pub key_id: u32,
+    /// Above that of every frame that this life of the sender has sent before.
+    pub sequence: u64,
+    /// The code over everything before it.
+    pub mac: &'a [u8; MAC_LEN],
+}
+
+/// Makes an authenticated frame of an encoded one, but for the code, which goes behind what is then in `frame`.
+pub fn begin_trailer(frame: &mut BytesMut, key_id: u32, sequence: u64) {
+    // No frame is longer than MAX_FRAME_LEN with its trailer, so that it fits.
+    let length = u16::try_from(frame.len() + TRAILER_LEN).unwrap_or(0);
+    if let Some(mut fields) = frame.get_mut(FLAGS_OFFSET..HEADER_LEN) {
+        fields.put_u16(FLAG_AUTHENTICATED);
+        fields.put_u16(length);
+    }
+    frame.put_u32(key_id);
+    frame.put_u32(0);
+    frame.put_u64(sequence);
+}
+
+/// An authenticated frame without its code, and its trailer; `None` when there is none.
+///
+/// # Errors
+/// The length field is not the datagram's length, or that is no frame's. So nobody makes us compute the code of 64 KiB.
+pub fn split_trailer(datagram: &[u8]) -> Result<Option<(&[u8], Trailer<'_>)>, DecodeError> {
+    let Some(mut fields) = datagram.get(FLAGS_OFFSET..HEADER_LEN) else {
+        return Err(DecodeError::TooShort { need: HEADER_LEN, got: datagram.len() });
+    };
+    if fields.get_u16() & FLAG_AUTHENTICATED == 0 {
+        return Ok(None);
+    }
+    let (stated, got) = (usize::from(fields.get_u16()), datagram.len());
+    let need = got.clamp(HEADER_LEN + TRAILER_LEN, MAX_FRAME_LEN);
+    match datagram.split_last_chunk::<MAC_LEN>() {
+        Some((covered, mac)) if stated == got && need == got => {
+            let mut fields = covered.get(got - TRAILER_LEN..).unwrap_or_default();
+            let key_id = fields.get_u32();
+            fields.advance(4);
+            Ok(Some((covered, Trailer { key_id, sequence: fields.get_u64(), mac })))
+        }
+        _ => Err(DecodeError::Length { need, stated, got }),
+    }
 }
 
 /// The local time in `nanos`, a field called `name`.
@@ -994,6 +1047,20 @@ impl<'a> Frame<'a> {
     /// Whatever PROTOCOL.md does not allow. Of several faults the first in the order of [`DecodeError`]'s variants,
     /// but the header's own fields are looked at before anything that follows from its type.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, DecodeError> {
+        Self::read::<0>(datagram)
+    }
+
+    /// The same for a datagram whose trailer has been checked, and which is refused when it has none.
+    ///
+    /// # Errors
+    /// As [`Frame::decode`]. Lengths are those without the trailer.
+    pub fn decode_authenticated(datagram: &'a [u8]) -> Result<Self, DecodeError> {
+        Self::read::<TRAILER_LEN>(datagram)
+    }
+
+    /// `TRAILER`: bytes of the trailer, none or [`TRAILER_LEN`].
+    #[inline(always)]
+    fn read<const TRAILER: usize>(datagram: &'a [u8]) -> Result<Self, DecodeError> {
         let Some((head, bytes)) = datagram.split_first_chunk::<HEADER_LEN>() else {
             return Err(DecodeError::TooShort { need: HEADER_LEN, got: datagram.len() });
         };
@@ -1007,10 +1074,12 @@ impl<'a> Frame<'a> {
             return Err(DecodeError::Version(version));
         }
         let kind = head.get_u8();
-        if head.get_u16() & FLAG_AUTHENTICATED != 0 {
+        if (head.get_u16() & FLAG_AUTHENTICATED != 0) != (TRAILER != 0) {
             return Err(DecodeError::Authenticated);
         }
-        let body = Body { bytes, stated: usize::from(head.get_u16()) };
+        // What is too short for its trailer is too short for its body as well.
+        let (bytes, _) = bytes.split_at(bytes.len().saturating_sub(TRAILER));
+        let body = Body { bytes, stated: usize::from(head.get_u16()).saturating_sub(TRAILER) };
         let header = Header {
             domain: Domain::new(head.get_u32()),
             round: Round::new(head.get_u32()),

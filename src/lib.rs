@@ -13,11 +13,13 @@
 //! | answer, correct, hold over | [`slave`] |
 //! | who is master | [`election`] |
 //! | the clock that is kept | [`clock`] |
+//! | who may speak, and never twice | [`keys`], [`auth`], [`replay`] |
 //!
 //! [`node`] puts these together into the one type that a driver holds: it is handed datagrams, stamps and the time, and
 //! gives back datagrams, events and its next deadline. Nothing below it reads a clock or opens a socket. [`event_loop`]
 //! drives it on real sockets, [`sim`] on simulated ones; `examples/embedding.rs` does it in thirty lines.
 
+pub mod auth;
 pub mod average;
 pub mod cli;
 pub mod clock;
@@ -33,12 +35,14 @@ pub mod event_loop;
 pub mod exchange;
 pub mod failure;
 pub mod identity;
+pub mod keys;
 pub mod local_clock;
 pub mod master;
 pub mod member;
 pub mod net;
 pub mod node;
 pub mod protocol;
+pub mod replay;
 pub mod round_trip;
 pub mod settings;
 pub mod sim;

@@ -5,14 +5,17 @@
 mod support;
 
 use allocation_counter::measure;
+use berkeleyd::auth::Sequence;
 use berkeleyd::departures::Notice;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::local_clock::LocalClock;
 use berkeleyd::net::{Addresses, Received, Sockets, Timestamping};
 use berkeleyd::protocol::{
     Acknowledgement, Entries, Entry, Frame, Header, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome, Request,
     peek_domain,
 };
+use berkeleyd::replay::ReplayGuard;
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
 use mio::{Poll, Token};
@@ -100,6 +103,29 @@ fn decoding_allocates_nothing_whether_it_succeeds_or_not() {
         });
         assert_eq!(count, 0, "{frame:?}");
         assert_eq!(entries, if matches!(frame.message, Message::Correction(_)) { MAX_ENTRIES } else { 0 });
+    }
+}
+
+#[test]
+fn authentication_allocates_nothing_but_for_who_is_new() {
+    let mut ring = KeyRing::new([(KeyId::new(1), Key::new([7; 16]), Lifetime::default())]).unwrap();
+    let mut guard = ReplayGuard::new(1);
+    for (number, frame) in (1..).zip(frames()) {
+        let mut datagram = BytesMut::with_capacity(MAX_FRAME_LEN);
+        frame.encode(&mut datagram);
+        let count = allocations(|| {
+            ring.seal(&mut datagram, Sequence::new(number), None);
+            assert!(ring.open(&datagram[1..], None).is_err());
+            let opened = ring.open(&datagram, None).unwrap();
+            assert!(Frame::decode_authenticated(&datagram) == Ok(frame));
+            let Header { sender, incarnation, .. } = frame.header;
+            for is_first in [true, false] {
+                let admitted = guard.admit(LocalTime::from_nanos(5), sender, incarnation, opened.sequence, true);
+                assert_eq!(admitted.is_ok(), is_first);
+            }
+        });
+        // The first frame brings its sender into the tables.
+        assert_eq!(count != 0, number == 1, "{frame:?}");
     }
 }
 

@@ -6,9 +6,11 @@ use std::fs;
 use std::path::Path;
 
 /// The files of the core from the bottom up: each may use those above it in this list (its own line included), no others.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 12] = [
     &["time", "identity"],
-    &["stamp", "timers", "exchange", "protocol", "round_trip"],
+    &["stamp", "timers", "exchange", "protocol", "round_trip", "keys"],
+    &["auth"],
+    &["replay"],
     &["average", "estimator"],
     &["config"],
     &["clock", "counters"],

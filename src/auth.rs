@@ -17,6 +17,7 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 use cmac::Mac;
 
+use crate::identity::Incarnation;
 use crate::keys::{KeyId, KeyRing, NotAccepted};
 use crate::protocol::{self, DecodeError};
 use crate::time::{LocalTime, Time};
@@ -58,12 +59,14 @@ impl Sequencer {
 pub struct Opened {
     /// Which key made the code.
     pub key: KeyId,
+    /// Which life of a node alone it is for; `None`: whoever hears it.
+    pub recipient: Option<Incarnation>,
     /// Which frame of its sender's it is.
     pub sequence: Sequence,
 }
 
 /// Why a datagram is not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AuthError {
     /// There is no trailer.
     Unauthenticated,
@@ -92,13 +95,19 @@ impl fmt::Display for AuthError {
 impl std::error::Error for AuthError {}
 
 impl KeyRing {
-    /// Makes an authenticated frame of an encoded one. `time`: of the disciplined clock, `None` when that is not synchronised.
+    /// Makes an authenticated frame of an encoded one, for one life of a node or whoever hears it. `time`: of the disciplined clock, `None` when that is not synchronised.
     ///
     /// Allocates nothing when `frame` has room for [`protocol::TRAILER_LEN`] bytes more.
-    pub fn seal(&mut self, frame: &mut BytesMut, sequence: Sequence, time: Option<Time>) {
+    pub fn seal(
+        &mut self,
+        frame: &mut BytesMut,
+        recipient: Option<Incarnation>,
+        sequence: Sequence,
+        time: Option<Time>,
+    ) {
         // There is a key, always.
         if let Some(key) = self.sending(time) {
-            protocol::begin_trailer(frame, key.id.get(), sequence.get());
+            protocol::begin_trailer(frame, key.id.get(), recipient, sequence.get());
             key.mac.update(frame);
             frame.put_slice(&key.mac.finalize_reset().into_bytes());
         }
@@ -118,7 +127,7 @@ impl KeyRing {
         })?;
         key.mac.update(covered);
         key.mac.verify_reset(trailer.mac.into()).map_err(|_| AuthError::WrongCode(id))?;
-        Ok(Opened { key: id, sequence: Sequence(trailer.sequence) })
+        Ok(Opened { key: id, recipient: trailer.recipient, sequence: Sequence(trailer.sequence) })
     }
 }
 
@@ -167,7 +176,7 @@ mod tests {
     fn sealed(frame: &Frame<'_>, ring: &mut KeyRing) -> BytesMut {
         let mut datagram = BytesMut::new();
         frame.encode(&mut datagram);
-        ring.seal(&mut datagram, Sequence::new(5_000_000_123), None);
+        ring.seal(&mut datagram, Some(Incarnation::new(0xFACE)), Sequence::new(5_000_000_123), None);
         datagram
     }
 
@@ -191,11 +200,18 @@ mod tests {
     #[test]
     fn a_sealed_frame_is_the_one_that_openssl_makes() {
         // `openssl mac -cipher AES-128-CBC -macopt hexkey:2b7e...4f3c CMAC` over all but the last 16 bytes.
-        let expected = "424b 01 06 0001 0050 00000007 00000000 0000000000000003 000000000000000b 0000beef00000001
-            0000000000000016  00c0ffee 00000000 000000012a05f27b 5e14e4a42c65bfb092cbb02c0025d624";
+        let expected = "424b 01 06 0001 0058 00000007 00000000 0000000000000003 000000000000000b 0000beef00000001
+            0000000000000016  00c0ffee 00000000 000000000000face 000000012a05f27b 635b5ff7347cd3abd7a098aa09ee8cbe";
         assert_eq!(sealed(&leave(), &mut ring()).as_ref(), bytes(expected));
         let opened = ring().open(&bytes(expected), None);
-        assert_eq!(opened, Ok(Opened { key: KeyId::new(0xC0_FFEE), sequence: Sequence::new(5_000_000_123) }));
+        assert_eq!(
+            opened,
+            Ok(Opened {
+                key: KeyId::new(0xC0_FFEE),
+                recipient: Some(Incarnation::new(0xFACE)),
+                sequence: Sequence::new(5_000_000_123),
+            })
+        );
         assert_eq!(Frame::decode_authenticated(&bytes(expected)), Ok(leave()));
     }
 
@@ -237,7 +253,7 @@ mod tests {
         for length in 0..datagram.len() {
             assert!(matches!(ring.open(&datagram[..length], None), Err(AuthError::Malformed(_))), "{length} bytes");
         }
-        for (got, need) in [(71, 72), (1_453, 1_452), (65_507, 1_452)] {
+        for (got, need) in [(79, 80), (1_453, 1_452), (65_507, 1_452)] {
             let mut long = datagram.to_vec();
             long.resize(got, 0);
             let stated = u16::try_from(got).unwrap();
@@ -294,8 +310,8 @@ mod tests {
             let request = frame(Message::Request(Request { t1: LocalTime::from_nanos(t1) }));
             let mut datagram = BytesMut::new();
             request.encode(&mut datagram);
-            ring.seal(&mut datagram, Sequence::new(sequence), None);
-            let expected = Opened { key: KeyId::new(id), sequence: Sequence::new(sequence) };
+            ring.seal(&mut datagram, None, Sequence::new(sequence), None);
+            let expected = Opened { key: KeyId::new(id), recipient: None, sequence: Sequence::new(sequence) };
             prop_assert_eq!(ring.open(&datagram, None), Ok(expected));
             prop_assert_eq!(Frame::decode_authenticated(&datagram), Ok(request));
         }

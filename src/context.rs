@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
+use crate::auth::AuthError;
 use crate::clock::{Applied, DisciplinedClock, TooLarge};
 use crate::config::{NodeConfig, Role};
 use crate::counters::{Counters, DropReason};
@@ -299,6 +300,13 @@ pub enum Event {
         /// What the master's own clock was corrected by.
         correction: Span,
     },
+    /// A datagram is not authentic; it is dropped as well.
+    NotAuthentic {
+        /// Where it came from.
+        from: SocketAddr,
+        /// Why.
+        error: AuthError,
+    },
     /// A datagram was dropped.
     Dropped {
         /// Why.
@@ -433,6 +441,11 @@ impl Context {
             Role::Auto if is_plausible(self.clock.read(now)) => Some(Merit::Plausible),
             Role::Auto => Some(Merit::Implausible),
         }
+    }
+
+    /// What the clock shows, when the ensemble has set it.
+    pub fn known_time(&self, now: LocalTime) -> Option<Time> {
+        self.is_synchronised(now).then(|| self.clock.read(now))
     }
 
     /// True when the clock has been corrected and is known well enough to claim agreement: within γ.

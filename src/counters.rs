@@ -1,5 +1,6 @@
 //! What was sent, received and dropped, and why. A peer's misbehaviour is a number here, never an error.
 
+use crate::auth::AuthError;
 use crate::protocol::DecodeError;
 
 macro_rules! reasons {
@@ -41,6 +42,18 @@ reasons! {
     Count => "count",
     /// A trailer, and no key to check it with.
     Authenticated => "authenticated",
+    /// No trailer, and there are keys.
+    Unauthenticated => "unauthenticated",
+    /// Authenticated with a key that is not held.
+    UnknownKey => "unknown_key",
+    /// Authenticated with a key whose time is over.
+    ExpiredKey => "expired_key",
+    /// The code is wrong: forged, or the keys differ.
+    WrongCode => "wrong_code",
+    /// It was accepted before, or is too old to tell.
+    Replayed => "replayed",
+    /// It took much longer than others of its sender's.
+    HeldBack => "held_back",
     /// A field with a value that no honest node sends.
     OutOfRange => "out_of_range",
     /// Our own frame, looped back.
@@ -92,6 +105,18 @@ impl From<&DecodeError> for DropReason {
             DecodeError::Count(_) => Self::Count,
             DecodeError::OutOfRange(_) => Self::OutOfRange,
             DecodeError::Authenticated => Self::Authenticated,
+        }
+    }
+}
+
+impl From<&AuthError> for DropReason {
+    fn from(error: &AuthError) -> Self {
+        match error {
+            AuthError::Unauthenticated => Self::Unauthenticated,
+            AuthError::Malformed(error) => error.into(),
+            AuthError::UnknownKey(_) => Self::UnknownKey,
+            AuthError::Expired(_) => Self::ExpiredKey,
+            AuthError::WrongCode(_) => Self::WrongCode,
         }
     }
 }

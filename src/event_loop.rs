@@ -4,8 +4,9 @@
 //! other timer. Nothing is concluded from when it woke: deadlines are rounded up to a millisecond, and only stamps say when
 //! something happened. A datagram that cannot be sent is counted; the loop goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration as StdDuration;
 
@@ -15,6 +16,7 @@ use mio::{Events, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
+use crate::auth::AuthError;
 use crate::clock::Applied;
 use crate::context::Event;
 use crate::departures::Notice;
@@ -28,6 +30,7 @@ use crate::status::{DriverStatus, Status};
 use crate::status_socket::{StatusSocket, StatusSocketError};
 use crate::system_clock::{SystemClock, SystemClockError, Target};
 use crate::time::{LocalTime, Skew, Span, Time};
+use crate::timers::Throttle;
 
 const MAIN: Token = Token(0);
 const GROUP: Token = Token(1);
@@ -41,6 +44,10 @@ const EVENTS: usize = 64;
 const AT_ONCE: usize = 64;
 /// At most one warning of a kind in this time: no datagram decides how much we log.
 const WARNING_PAUSE: Span = Span::from_secs(60);
+/// At most one of those who are not authentic is named in this time, ...
+const NAMING_PAUSE: Span = Span::from_secs(15);
+/// ... and at most so many ever: enough for the misconfigured, and no more than that for an attacker.
+const STRANGERS: usize = 64;
 /// The system clock is compared with its mapping this often, so that a slew ends within so much of its end.
 const STEERING_PAUSE: Span = Span::from_millis(250);
 
@@ -69,6 +76,9 @@ pub struct EventLoop {
     wake_ups: u64,
     /// When something of a kind was logged last.
     logged: BTreeMap<&'static str, LocalTime>,
+    /// Who was named as not authentic, and why.
+    strangers: BTreeSet<(IpAddr, AuthError)>,
+    naming: Throttle,
 }
 
 /// What was reported readable and has not been emptied yet.
@@ -131,6 +141,8 @@ impl EventLoop {
             unreachable: 0,
             wake_ups: 0,
             logged: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            naming: Throttle::default(),
         })
     }
 
@@ -395,6 +407,18 @@ impl EventLoop {
         log!(if is_due { level } else { Level::Debug }, "{text}");
     }
 
+    /// Names who is not authentic, and why, once each. Whoever makes up addresses makes us neither log nor remember more.
+    fn name_stranger(&mut self, from: SocketAddr, error: AuthError) {
+        let stranger = (from.ip(), error);
+        let is_new = self.strangers.len() < STRANGERS && !self.strangers.contains(&stranger);
+        if is_new && self.naming.admits(self.clock.now(), NAMING_PAUSE) {
+            self.strangers.insert(stranger);
+            warn!("dropped what is {error} from={from}");
+        } else {
+            debug!("dropped what is {error} from={from}");
+        }
+    }
+
     fn warn_rarely(&mut self, kind: &'static str, text: &str) {
         self.log_rarely(kind, Level::Warn, text);
     }
@@ -448,6 +472,7 @@ impl EventLoop {
             Event::Averaged { round, counted, read, correction } => {
                 debug!("averaged round={round} counted={counted} of={read} correction={correction}");
             }
+            Event::NotAuthentic { from, error } => self.name_stranger(*from, *error),
             Event::Dropped { reason, from } => {
                 debug!("dropped reason={} from={from}", reason.name());
             }

@@ -34,6 +34,7 @@ pub mod estimator;
 pub mod event_loop;
 pub mod exchange;
 pub mod failure;
+pub mod guard;
 pub mod identity;
 pub mod keys;
 pub mod local_clock;

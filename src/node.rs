@@ -21,7 +21,9 @@ use crate::config::{NodeConfig, Role};
 use crate::context::{Arrival, Context, Event, Outgoing};
 use crate::counters::{Counters, DropReason};
 use crate::election::Election;
+use crate::guard::{Guard, Refused};
 use crate::identity::{Incarnation, NodeId, Round, Term};
+use crate::keys::KeyRing;
 use crate::master::{Ending, Heritage, Master};
 use crate::protocol::{Claim, Entries, Frame, Header, Leave, Merit, Message, Refusal, peek_domain};
 use crate::slave::Slave;
@@ -32,6 +34,9 @@ use crate::time::{LocalTime, Skew, Span, Time};
 const ROOM: Span = Span::from_millis(500);
 /// One that heard none of its members, and so is probably deaf, for longer: it would not hear the refusals.
 const DEAF: Span = Span::from_secs(5);
+
+/// Lives of other nodes that are remembered beside a full table of members: masters, and who refused a claim.
+const LIVES: usize = 64;
 
 /// A datagram to be sent; its bytes are in the buffer that was given to [`Node::poll_transmit`].
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +81,7 @@ pub struct Node {
     context: Context,
     role: RoleState,
     election: Election,
+    guard: Option<Guard>,
 }
 
 impl Node {
@@ -89,7 +95,7 @@ impl Node {
             Role::Master => RoleState::Master(Box::new(Master::new(&mut context, now))),
             Role::Slave | Role::Auto => RoleState::Slave(Box::new(Slave::new(now))),
         };
-        let mut node = Self { context, role, election: Election::new(now) };
+        let mut node = Self { context, role, election: Election::new(now), guard: None };
         node.look(now);
         node
     }
@@ -101,15 +107,34 @@ impl Node {
         let rate = self.context.clock.rate();
         let former = std::mem::replace(self, Self::new(config, incarnation, now, time, rate));
         self.context.counters = former.context.counters;
+        if let Some(guard) = former.guard {
+            self.hold_keys(guard.into_keys());
+        }
+    }
+
+    /// Authenticates every frame with these keys from now on, and drops what is not authentic. Keys that it already had are replaced.
+    pub fn hold_keys(&mut self, keys: KeyRing) {
+        match &mut self.guard {
+            Some(guard) => guard.renew(keys),
+            None => {
+                let room = self.context.config.max_slaves + LIVES;
+                self.guard = Some(Guard::new(keys, self.context.incarnation, room));
+            }
+        }
+    }
+
+    /// The keys that it holds, if any.
+    pub fn keys(&self) -> Option<&KeyRing> {
+        self.guard.as_ref().map(Guard::keys)
     }
 
     /// A datagram arrived: `stamp` says when it passed the wire, `now` when the driver got it.
     pub fn handle_datagram(&mut self, now: LocalTime, from: SocketAddr, stamp: Stamp, datagram: &[u8]) {
-        match self.admit(from, datagram) {
+        match self.admit(now, from, stamp, datagram) {
             Err(reason) => self.context.drop_datagram(reason, from),
-            Ok(frame) => {
+            Ok((frame, is_fresh)) => {
                 self.context.counters.count_received(frame.message.kind());
-                let arrival = Arrival { from, stamp, now, header: frame.header, is_fresh: true };
+                let arrival = Arrival { from, stamp, now, header: frame.header, is_fresh };
                 // A master that did not run for a while listens before it does anything else.
                 self.end_mastership(now);
                 if let RoleState::Master(master) = &mut self.role {
@@ -191,8 +216,14 @@ impl Node {
         true
     }
 
-    /// Decodes a datagram, if it is one for this node.
-    fn admit<'a>(&mut self, from: SocketAddr, datagram: &'a [u8]) -> Result<Frame<'a>, DropReason> {
+    /// Decodes a datagram, if it is one for this node, and tells whether it is certainly no recording.
+    fn admit<'a>(
+        &mut self,
+        now: LocalTime,
+        from: SocketAddr,
+        stamp: Stamp,
+        datagram: &'a [u8],
+    ) -> Result<(Frame<'a>, bool), DropReason> {
         let config = &self.context.config;
         if peek_domain(datagram).is_some_and(|domain| domain != config.domain) {
             return Err(DropReason::OtherDomain);
@@ -200,8 +231,18 @@ impl Node {
         if config.group.is_none() && !self.context.is_peer(from) {
             return Err(DropReason::NotAPeer);
         }
-        let frame = Frame::decode(datagram).map_err(|error| DropReason::from(&error))?;
         let node = config.node_id;
+        let (frame, is_fresh) = match &mut self.guard {
+            None => (Frame::decode(datagram).map_err(|error| DropReason::from(&error))?, true),
+            Some(guard) => match guard.admit(datagram, stamp.at, self.context.known_time(now)) {
+                Ok(admitted) => admitted,
+                Err(Refused::Dropped(reason)) => return Err(reason),
+                Err(Refused::NotAuthentic(error)) => {
+                    self.context.tell(Event::NotAuthentic { from, error });
+                    return Err(DropReason::from(&error));
+                }
+            },
+        };
         if frame.header.sender == node && frame.header.incarnation == self.context.incarnation {
             return Err(DropReason::OwnFrame);
         }
@@ -209,7 +250,7 @@ impl Node {
             self.context.tell(Event::DuplicateNodeId { node, address: from });
             return Err(DropReason::DuplicateNodeId);
         }
-        Ok(frame)
+        Ok((frame, is_fresh))
     }
 
     /// The datagram that `token` came with left at `stamp`, as somebody nearer to the wire than the driver says.
@@ -311,6 +352,9 @@ impl Node {
         buffer.clear();
         self.context.counters.count_sent(message.kind());
         Frame { header, message }.encode(buffer);
+        if let Some(guard) = &mut self.guard {
+            guard.seal(buffer, to.incarnation, now, self.context.known_time(now));
+        }
         Some(Transmit { to: to.address, token: awaited.map(TransmitToken) })
     }
 

@@ -4,7 +4,7 @@
 //! is already legal: whoever holds a [`Frame`] need not check ranges again, and the sum of any two times in it
 //! does not overflow. Decoding allocates nothing and never panics; encoding cannot fail.
 //!
-//! Every frame is a 40-byte header, a body whose size its type fixes, and room for a 32-byte trailer that
+//! Every frame is a 40-byte header, a body whose size its type fixes, and room for a 40-byte trailer that
 //! carries a message authentication code when the header says so. Here is only where it lies; `auth.rs` makes and checks it.
 
 use std::fmt;
@@ -101,8 +101,13 @@ pub mod layout {
         field("incarnation", 32, 8),
     ];
     /// What stands behind the body of an authenticated frame.
-    pub const TRAILER: &[Field] =
-        &[field("key_id", 0, 4), field("reserved", 4, 4), field("sequence", 8, 8), field("mac", 16, super::MAC_LEN)];
+    pub const TRAILER: &[Field] = &[
+        field("key_id", 0, 4),
+        field("reserved", 4, 4),
+        field("recipient", 8, 8),
+        field("sequence", 16, 8),
+        field("mac", 24, super::MAC_LEN),
+    ];
     /// The body of a request.
     pub const REQUEST: &[Field] = &[field("t1", 40, 8), field("reserved", 48, 72)];
     /// The body of a response.
@@ -517,7 +522,7 @@ pub struct Frame<'a> {
 }
 
 /// Why a datagram is no frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DecodeError {
     /// Fewer bytes than a header has.
     TooShort {
@@ -582,6 +587,8 @@ pub fn peek_domain(datagram: &[u8]) -> Option<Domain> {
 pub struct Trailer<'a> {
     /// Which key made the code.
     pub key_id: u32,
+    /// Which life of a node alone the frame is for; `None`: whoever hears it.
+    pub recipient: Option<Incarnation>,
     /// Above that of every frame that this life of the sender has sent before.
     pub sequence: u64,
     /// The code over everything before it.
@@ -589,7 +596,7 @@ pub struct Trailer<'a> {
 }
 
 /// Makes an authenticated frame of an encoded one, but for the code, which goes behind what is then in `frame`.
-pub fn begin_trailer(frame: &mut BytesMut, key_id: u32, sequence: u64) {
+pub fn begin_trailer(frame: &mut BytesMut, key_id: u32, recipient: Option<Incarnation>, sequence: u64) {
     // No frame is longer than MAX_FRAME_LEN with its trailer, so that it fits.
     let length = u16::try_from(frame.len() + TRAILER_LEN).unwrap_or(0);
     if let Some(mut fields) = frame.get_mut(FLAGS_OFFSET..HEADER_LEN) {
@@ -598,6 +605,7 @@ pub fn begin_trailer(frame: &mut BytesMut, key_id: u32, sequence: u64) {
     }
     frame.put_u32(key_id);
     frame.put_u32(0);
+    frame.put_u64(recipient.map_or(0, Incarnation::get));
     frame.put_u64(sequence);
 }
 
@@ -619,7 +627,8 @@ pub fn split_trailer(datagram: &[u8]) -> Result<Option<(&[u8], Trailer<'_>)>, De
             let mut fields = covered.get(got - TRAILER_LEN..).unwrap_or_default();
             let key_id = fields.get_u32();
             fields.advance(4);
-            Ok(Some((covered, Trailer { key_id, sequence: fields.get_u64(), mac })))
+            let recipient = Some(Incarnation::new(fields.get_u64())).filter(|recipient| recipient.get() != 0);
+            Ok(Some((covered, Trailer { key_id, recipient, sequence: fields.get_u64(), mac })))
         }
         _ => Err(DecodeError::Length { need, stated, got }),
     }

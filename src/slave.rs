@@ -73,9 +73,8 @@ struct Following {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// No master is heard; the next join after this pause, and to whom: to somebody who announced itself and has to prove that
-    /// it is alive, or to everybody.
-    Listening { pause: Span, found: Option<Recipient> },
+    /// No master is heard; the next join after this pause.
+    Listening { pause: Span },
     /// The master of the newest term is heard.
     Following(Following),
 }
@@ -97,6 +96,8 @@ pub struct Slave {
     mastership: Option<Mastership>,
     timers: Timers<Timer>,
     last_join: Option<LocalTime>,
+    /// Who announced itself as master and would be followed, but has still to prove that it is alive.
+    found: Option<Recipient>,
     last_response: Option<Sent>,
     /// When this role began.
     since: LocalTime,
@@ -114,10 +115,11 @@ impl Slave {
         let mut timers = Timers::default();
         timers.set(Timer::Join, now);
         Self {
-            state: State::Listening { pause: JOIN_PAUSE, found: None },
+            state: State::Listening { pause: JOIN_PAUSE },
             mastership: None,
             timers,
             last_join: None,
+            found: None,
             last_response: None,
             since: now,
             last_heard: None,
@@ -196,22 +198,32 @@ impl Slave {
     pub fn handle_timeout(&mut self, context: &mut Context, now: LocalTime) {
         while let Some(timer) = self.timers.pop_due(now) {
             match (timer, self.state) {
-                (Timer::Join, State::Listening { pause, found }) => {
-                    self.last_join = Some(now);
-                    let to: Vec<Recipient> = found.map_or_else(|| context.everybody().collect(), |found| vec![found]);
-                    for to in to {
-                        context.send(Outgoing::Join { to });
-                    }
-                    self.state = State::Listening { pause: pause.times(2).min(LONGEST_JOIN_PAUSE), found: None };
-                    self.timers.set(Timer::Join, now + pause);
-                }
-                (Timer::Join, State::Following(following)) if following.last_request.is_none() => {
-                    if let Some(master) = self.followed() {
-                        self.send_join(context, now, master);
-                    }
-                }
+                (Timer::Join, _) => self.join(context, now),
                 (Timer::Silence, State::Following(_)) => self.lose_master(context, now, false),
-                (Timer::Join, State::Following(_)) | (Timer::Silence, State::Listening { .. }) => {}
+                (Timer::Silence, State::Listening { .. }) => {}
+            }
+        }
+    }
+
+    /// Asks for a master: whoever announced itself and has yet to prove that it is alive, the one that is followed and does not know of
+    /// us, or everybody.
+    fn join(&mut self, context: &mut Context, now: LocalTime) {
+        let found = self.found.take();
+        match self.state {
+            State::Listening { pause } => {
+                self.last_join = Some(now);
+                let to: Vec<Recipient> = found.map_or_else(|| context.everybody().collect(), |found| vec![found]);
+                for to in to {
+                    context.send(Outgoing::Join { to });
+                }
+                self.state = State::Listening { pause: pause.times(2).min(LONGEST_JOIN_PAUSE) };
+                self.timers.set(Timer::Join, now + pause);
+            }
+            State::Following(following) => {
+                let unaware = self.followed().filter(|_| following.last_request.is_none());
+                if let Some(to) = found.or(unaware) {
+                    self.send_join(context, now, to);
+                }
             }
         }
     }
@@ -370,19 +382,17 @@ impl Slave {
         let Arrival { from, now, header, .. } = *arrival;
         context.drop_datagram(reason, from);
         let may_replace = self.master().is_none_or(|master| master == header.sender);
-        match (reason, &mut self.state) {
-            (DropReason::Unproven, State::Listening { found, .. }) => {
-                let is_first = found.is_none();
-                *found = Some(arrival.sender());
-                // Recordings may come between, and must not put the join off.
-                if is_first {
-                    let earliest = self.last_join.map_or(now, |last| last + JOIN_PAUSE);
-                    self.timers.set(Timer::Join, earliest.max(now + turn));
-                }
+        if reason == DropReason::StaleTerm && may_replace {
+            self.send_join(context, now, arrival.sender());
+        }
+        if reason == DropReason::Unproven {
+            let is_first = self.found.is_none();
+            self.found = Some(arrival.sender());
+            // Recordings may come between, and must not put the join off.
+            if is_first {
+                let earliest = self.last_join.map_or(now, |last| last + JOIN_PAUSE);
+                self.timers.set(Timer::Join, earliest.max(now + turn));
             }
-            (DropReason::Unproven, State::Following(_)) => self.send_join(context, now, arrival.sender()),
-            (DropReason::StaleTerm, _) if may_replace => self.send_join(context, now, arrival.sender()),
-            _ => {}
         }
     }
 
@@ -419,7 +429,7 @@ impl Slave {
         if let Some(master) = self.master() {
             context.tell(Event::MasterLost { master, resigned });
         }
-        self.state = State::Listening { pause: JOIN_PAUSE, found: None };
+        self.state = State::Listening { pause: JOIN_PAUSE };
         self.timers.cancel(Timer::Silence);
         self.timers.set(Timer::Join, now + JOIN_PAUSE);
     }

@@ -114,7 +114,7 @@ fn authentication_allocates_nothing_but_for_who_is_new() {
         let mut datagram = BytesMut::with_capacity(MAX_FRAME_LEN);
         frame.encode(&mut datagram);
         let count = allocations(|| {
-            ring.seal(&mut datagram, Sequence::new(number), None);
+            ring.seal(&mut datagram, None, Sequence::new(number), None);
             assert!(ring.open(&datagram[1..], None).is_err());
             let opened = ring.open(&datagram, None).unwrap();
             assert!(Frame::decode_authenticated(&datagram) == Ok(frame));

@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 12] = [
     &["average", "estimator"],
     &["config"],
     &["clock", "counters"],
-    &["context", "election"],
+    &["guard", "context", "election"],
     &["member"],
     &["master", "slave"],
     &["node"],

@@ -338,7 +338,7 @@ class Dropping(SlaveTest):
                 ("length", frame(3, 104, (">H", 40, 2))),
                 ("count", correction(1)),
                 ("count", correction(1, *[good_entry] * 25)),
-                ("authenticated", frame(1, 152, (">H", 4, 1))),
+                ("authenticated", frame(1, 160, (">H", 4, 1))),
                 ("out_of_range", request(t1=-1)),
                 ("out_of_range", request(t1=2**62)),
                 ("out_of_range", request(term=2**48 + 1)),

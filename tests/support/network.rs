@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use berkeleyd::config::NodeConfig;
 use berkeleyd::context::Event;
 use berkeleyd::identity::Incarnation;
+use berkeleyd::keys::KeyRing;
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{Frame, Message};
 use berkeleyd::stamp::Stamp;
@@ -78,6 +79,10 @@ pub struct Network {
     pub fate: Fate,
     /// Changes what the node with this index says before it goes on its way.
     pub tamper: Tamper,
+    /// What nodes that are started from now on authenticate their frames with; nothing is tampered with then.
+    pub keys: Option<KeyRing>,
+    /// Added to the incarnations, so that two networks have no life in common.
+    pub era: u64,
     pub dice: Dice,
     /// On the way: arrival and a number that keeps equal ones in order, to sender, receiver and bytes.
     flying: BTreeMap<(Span, u64), (usize, usize, Vec<u8>)>,
@@ -93,6 +98,8 @@ impl Network {
             members: Vec::new(),
             fate: Box::new(|dice, _, _, _| Some(Span::from_nanos(50_000 + i64::try_from(dice.roll(20_000)).unwrap()))),
             tamper: Box::new(|_, _| {}),
+            keys: None,
+            era: 0,
             dice: Dice(1),
             flying: BTreeMap::new(),
             sequence: 0,
@@ -103,11 +110,13 @@ impl Network {
     /// Starts a node now; its index is its place in `members`.
     pub fn start(&mut self, config: NodeConfig, fault: Fault) -> usize {
         let index = self.members.len();
-        let incarnation = u64::try_from(index).unwrap() + 1_000;
+        let incarnation = self.era + u64::try_from(index).unwrap() + 1_000;
         // Zeros lie apart, as those of machines that booted at different times do.
         let zero = i64::try_from(index).unwrap() * 1_000_000_000_000 + 5_000_000_000;
         let local = LocalTime::from_nanos(zero) + self.now + fault.drift.over(self.now);
-        let node = Node::new(config, Incarnation::new(incarnation), local, START + self.now + fault.offset, Skew::ZERO);
+        let mut node =
+            Node::new(config, Incarnation::new(incarnation), local, START + self.now + fault.offset, Skew::ZERO);
+        self.keys.iter().for_each(|keys| node.hold_keys(keys.clone()));
         self.members.push(Member { node, fault, zero, alive: true, lives: 0, events: Vec::new() });
         self.flush(index);
         index
@@ -127,8 +136,9 @@ impl Network {
         let member = &mut self.members[index];
         member.lives += 1;
         let config = member.node.config().clone();
-        let incarnation = Incarnation::new(u64::try_from(index).unwrap() + 1_000 * (member.lives + 1));
+        let incarnation = Incarnation::new(self.era + u64::try_from(index).unwrap() + 1_000 * (member.lives + 1));
         member.node = Node::new(config, incarnation, member.local(self.now), START + self.now + offset, rate);
+        self.keys.iter().for_each(|keys| member.node.hold_keys(keys.clone()));
         member.alive = true;
         self.flush(index);
     }
@@ -188,10 +198,15 @@ impl Network {
         let local = self.members[index].local(self.now);
         while let Some(transmit) = self.members[index].node.poll_transmit(local, &mut buffer) {
             self.sent += 1;
-            let mut frame = Frame::decode(&buffer).expect("nodes send legal frames");
-            (self.tamper)(index, &mut frame.message);
-            let mut bytes = BytesMut::new();
-            frame.encode(&mut bytes);
+            let bytes = if self.members[index].node.keys().is_some() {
+                buffer.clone()
+            } else {
+                let mut frame = Frame::decode(&buffer).expect("nodes send legal frames");
+                (self.tamper)(index, &mut frame.message);
+                let mut bytes = BytesMut::new();
+                frame.encode(&mut bytes);
+                bytes
+            };
             for to in 0..self.members.len() {
                 if transmit.to == group() || transmit.to == address(to) {
                     self.fly(index, to, &bytes);

@@ -307,7 +307,7 @@ mod tests {
         #[test]
         fn what_was_sealed_is_opened_and_decoded(t1 in 0i64..1 << 62, sequence: u64, key: [u8; 16], id: u32) {
             let mut ring = KeyRing::new([(KeyId::new(id), Key::new(key), Lifetime::default())]).unwrap();
-            let request = frame(Message::Request(Request { t1: LocalTime::from_nanos(t1) }));
+            let request = frame(Message::Request(Request::bare(LocalTime::from_nanos(t1))));
             let mut datagram = BytesMut::new();
             request.encode(&mut datagram);
             ring.seal(&mut datagram, None, Sequence::new(sequence), None);

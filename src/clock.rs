@@ -144,20 +144,34 @@ impl DisciplinedClock {
         })
     }
 
+    /// How far its target can be from ensemble time: the same without what it still has to gain.
+    pub fn target_error_bound(&self, local: LocalTime) -> Span {
+        match self.quality {
+            Some(_) => self.error_bound(local) - self.slew(local).abs(),
+            None => Span::MAX,
+        }
+    }
+
+    /// Whether a correction by this amount may be applied.
+    ///
+    /// # Errors
+    /// [`TooLarge`].
+    pub fn allows(&self, amount: Span) -> Result<(), TooLarge> {
+        let limit = match self.policy.max_correction {
+            Some(limit) => limit,
+            None if !self.is_corrected() => Span::MAX,
+            None => CorrectionPolicy::LATER_LIMIT,
+        };
+        if amount.abs() > limit { Err(TooLarge { limit }) } else { Ok(()) }
+    }
+
     /// Applies a correction at local time `now`. The first may step, later ones slew, see [`CorrectionPolicy`].
     ///
     /// # Errors
     /// [`TooLarge`], and nothing has changed.
     pub fn correct(&mut self, correction: Correction, now: LocalTime) -> Result<Applied, TooLarge> {
+        self.allows(correction.amount)?;
         let is_first = !self.is_corrected();
-        let limit = match self.policy.max_correction {
-            Some(limit) => limit,
-            None if is_first => Span::MAX,
-            None => CorrectionPolicy::LATER_LIMIT,
-        };
-        if correction.amount.abs() > limit {
-            return Err(TooLarge { limit });
-        }
         let shown = self.read(now);
         let since = now - correction.reference;
         let target = self.target(correction.reference) + correction.amount + since + correction.rate.over(since);

@@ -4,6 +4,7 @@
 //! clock, its counters and what it knows of terms.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
 
 use crate::auth::AuthError;
@@ -15,6 +16,7 @@ use crate::protocol::{Acknowledgement, Announce, Entry, Header, Join, Merit, Req
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
 use crate::timers::Throttle;
+use crate::witness::Contradiction;
 
 /// Between two refusals by one node: a hundred nodes that claim at once are refused within half a second, and a flood of forged
 /// claims is no reason to send more.
@@ -284,10 +286,12 @@ pub enum Event {
     },
     /// This node refused a correction.
     Refused {
+        /// Whose it is.
+        master: NodeId,
         /// The correction.
         correction: Span,
-        /// What is allowed.
-        limit: Span,
+        /// What speaks against it.
+        objection: Objection,
     },
     /// A round ended (master).
     Averaged {
@@ -314,6 +318,36 @@ pub enum Event {
         /// Whose it was.
         from: SocketAddr,
     },
+}
+
+/// Why a node does not do what a correction asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// Its policy does not allow so much.
+    TooLarge(TooLarge),
+    /// What it has measured itself speaks against it.
+    Contradicted(Contradiction),
+}
+
+impl From<TooLarge> for Objection {
+    fn from(too_large: TooLarge) -> Self {
+        Self::TooLarge(too_large)
+    }
+}
+
+impl From<Contradiction> for Objection {
+    fn from(contradiction: Contradiction) -> Self {
+        Self::Contradicted(contradiction)
+    }
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(TooLarge { limit }) => write!(f, "larger than {limit} (--max-correction)"),
+            Self::Contradicted(contradiction) => contradiction.fmt(f),
+        }
+    }
 }
 
 /// What the roles of one node share.
@@ -384,10 +418,10 @@ impl Context {
         self.events.pop_front()
     }
 
-    /// Remembers and tells that a correction was larger than the policy allows.
-    pub fn refuse(&mut self, correction: Span, too_large: TooLarge) {
+    /// Remembers and tells that a correction of this master's was refused.
+    pub fn refuse(&mut self, master: NodeId, correction: Span, objection: Objection) {
         self.refused_correction = Some(correction);
-        self.tell(Event::Refused { correction, limit: too_large.limit });
+        self.tell(Event::Refused { master, correction, objection });
     }
 
     /// Answers a claim, unless it has just answered another. `master`: the living one that is heard.

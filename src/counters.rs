@@ -82,6 +82,8 @@ reasons! {
     StaleAdjustment => "stale_adjustment",
     /// A correction whose reference is too far away.
     LateCorrection => "late_correction",
+    /// A correction that the master's own clock does not bear out.
+    Contradicted => "contradicted",
     /// A correction larger than we allow.
     TooLarge => "too_large",
     /// A master that has not proved to be alive: it may be a recording.

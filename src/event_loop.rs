@@ -450,7 +450,7 @@ impl EventLoop {
                 self.warn_rarely(
                     "slave refused",
                     &format!(
-                        "refused by the slave, larger than its --max-correction node={node} correction={correction}"
+                        "a slave refused its correction, and says why in its log node={node} correction={correction}"
                     ),
                 );
             }
@@ -465,8 +465,8 @@ impl EventLoop {
             }
             Event::Corrected { round, applied: Applied::Stepped(step) } => info!("stepped by={step} round={round}"),
             Event::Corrected { round, applied: Applied::Slewed(slew) } => debug!("slewing by={slew} round={round}"),
-            Event::Refused { correction, limit } => {
-                let text = format!("refused a correction of {correction}: larger than {limit} (--max-correction)");
+            Event::Refused { master, correction, objection } => {
+                let text = format!("refused a correction of {correction} from master={master}: {objection}");
                 self.log_rarely("refused", Level::Error, &text);
             }
             Event::Averaged { round, counted, read, correction } => {

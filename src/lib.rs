@@ -55,3 +55,4 @@ pub mod status_socket;
 pub mod system_clock;
 pub mod time;
 pub mod timers;
+pub mod witness;

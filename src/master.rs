@@ -303,20 +303,31 @@ impl Master {
     }
 
     /// The request of this instant to `node`; its t1 is waited for.
-    pub fn request(&mut self, to: Recipient, node: NodeId, now: LocalTime) -> Request {
+    pub fn request(&mut self, context: &Context, to: Recipient, node: NodeId, now: LocalTime) -> Request {
         let t1 = now.max(self.last_t1 + Span::from_nanos(1));
         self.last_t1 = t1;
         let asked = Asked { t1, left: Stamp::user(t1) };
         let member = self.members.get_mut(&node);
-        match member.filter(|member| member.peer.recipient() == to) {
-            Some(member) => member.request_sent(asked),
+        let previous = match member.filter(|member| member.peer.recipient() == to) {
+            Some(member) => {
+                member.request_sent(asked);
+                member.last_answered()
+            }
             None => {
                 if let Some(candidate) = self.candidates.get_mut(&to.address) {
                     candidate.asked = Some(asked);
                 }
+                None
             }
+        };
+        let clock = &context.clock;
+        Request {
+            t1,
+            ahead: clock.target(t1).ahead_of(t1),
+            rate: clock.rate(),
+            error_bound: clock.target_error_bound(t1),
+            previous,
         }
-        Request { t1 }
     }
 
     /// The request with this t1, to a node at `to`, left at `stamp`. One that has been answered or given up is of no
@@ -838,7 +849,7 @@ impl Master {
             Err(too_large) => {
                 // Where the master cannot go the others must not be sent.
                 context.counters.count_dropped(DropReason::TooLarge);
-                return context.refuse(correction, too_large);
+                return context.refuse(context.config.node_id, correction, too_large.into());
             }
             Ok(applied) => {
                 context.last_correction = correction;

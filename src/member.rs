@@ -9,7 +9,7 @@ use crate::election::Rank;
 use crate::estimator::{Estimate, Estimator, Judgement};
 use crate::exchange::{Exchange, Sample};
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::protocol::{Acknowledgement, Departure, Entry, Join, Merit, Outcome, Response};
+use crate::protocol::{Acknowledgement, Answered, Departure, Entry, Join, Merit, Outcome, Response};
 use crate::round_trip::RoundTrip;
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Offset, Skew, Span, Time, WIRE_LIMIT};
@@ -221,6 +221,8 @@ pub struct Member {
     /// What was known of its oscillator when it was last counted; `None` when it was not counted since.
     counted_with: Option<Estimate>,
     unanswered: Vec<Asked>,
+    /// The exchange that was answered last, by the t1 on the wire.
+    answered: Option<Answered>,
     held: Option<Held>,
     /// The sample that was learned from last, and who took the bluntest of its stamps.
     last_sample: Option<Sample>,
@@ -280,6 +282,7 @@ impl Member {
             agreeing: 0,
             counted_with: None,
             unanswered: Vec::with_capacity(UNANSWERED),
+            answered: None,
             held: None,
             last_sample: None,
             stamps: StampSource::User,
@@ -316,6 +319,11 @@ impl Member {
         let is_fit = self.left_out().is_none() || (self.is_heir() && !self.is_silent());
         let merit = self.peer.merit.filter(|_| is_fit)?.max(Merit::Established);
         Some(Rank { merit, priority: self.peer.priority, node: self.peer.node })
+    }
+
+    /// The exchange with it that was answered last, for its next request to tell.
+    pub fn last_answered(&self) -> Option<Answered> {
+        self.answered
     }
 
     /// A request goes out.
@@ -364,6 +372,7 @@ impl Member {
         let exchange = Exchange { t1: left.at, t2: response.t2, t3: response.t3, t4: t4.at };
         let sample = self.sample(exchange).ok_or(BadResponse::Implausible)?;
         self.round_trip.measure(t4.at - t1);
+        self.answered = Some(Answered { t1, t4: t4.at });
         self.last_heard = t4.at;
         self.missed = 0;
         self.peer.is_reference = response.is_reference;

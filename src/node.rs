@@ -294,7 +294,7 @@ impl Node {
         let mut awaited = None;
         let (to, round, message) = match (outgoing, &mut self.role) {
             (Outgoing::Request { to, node }, RoleState::Master(master)) => {
-                let request = master.request(to, node, now);
+                let request = master.request(&self.context, to, node, now);
                 awaited = Some(Awaited::Request { to: to.address, node, t1: request.t1 });
                 (to, master.round(), Message::Request(request))
             }

@@ -109,7 +109,15 @@ pub mod layout {
         field("mac", 24, super::MAC_LEN),
     ];
     /// The body of a request.
-    pub const REQUEST: &[Field] = &[field("t1", 40, 8), field("reserved", 48, 72)];
+    pub const REQUEST: &[Field] = &[
+        field("t1", 40, 8),
+        field("ahead", 48, 8),
+        field("rate", 56, 8),
+        field("error_bound", 64, 8),
+        field("previous_t1", 72, 8),
+        field("previous_t4", 80, 8),
+        field("reserved", 88, 32),
+    ];
     /// The body of a response.
     pub const RESPONSE: &[Field] = &[
         field("t1", 40, 8),
@@ -228,11 +236,35 @@ impl Header {
     }
 }
 
-/// The master asks a slave for its time.
+/// The master asks a slave for its time, and tells its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// When the master sent it, on the master's local clock. Different in every transmission.
     pub t1: LocalTime,
+    /// How far the target of the master's disciplined clock stands ahead of its local clock at `t1`.
+    pub ahead: Span,
+    /// The rate of that target relative to the local clock.
+    pub rate: Skew,
+    /// How far the target can be from ensemble time; [`Span::MAX`] when the master does not know.
+    pub error_bound: Span,
+    /// The last exchange with this slave, for it to measure what the master has measured; `None` before the first.
+    pub previous: Option<Answered>,
+}
+
+impl Request {
+    /// The request of a master that says nothing of its clock.
+    pub const fn bare(t1: LocalTime) -> Self {
+        Self { t1, ahead: Span::ZERO, rate: Skew::ZERO, error_bound: Span::MAX, previous: None }
+    }
+}
+
+/// An exchange as the master knows it: when it asked, and when the answer arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The `t1` that it carried: it names the exchange.
+    pub t1: LocalTime,
+    /// When the response arrived, on the master's local clock.
+    pub t4: LocalTime,
 }
 
 /// When the response before the one that says so really left.
@@ -692,15 +724,36 @@ impl<'a> Body<'a> {
 impl Request {
     /// Bytes of a whole request without a trailer: as long as a response, so that no answer is longer than its question.
     pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::REQUEST);
+    /// A `previous_t4` that no local clock shows: there is none.
+    const NONE: i64 = i64::MAX;
 
     fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Result<Self, DecodeError> {
         let mut body = body.as_slice();
-        Ok(Self { t1: local_time(body.get_i64(), "t1")? })
+        let t1 = local_time(body.get_i64(), "t1")?;
+        let ahead = span(body.get_i64(), "ahead")?;
+        let rate = rate(body.get_i64(), "rate")?;
+        let error_bound = bound(body.get_i64(), "error_bound")?;
+        let (previous_t1, previous_t4) = (body.get_i64(), body.get_i64());
+        let previous = match previous_t4 {
+            Self::NONE => None,
+            t4 => {
+                let (t1, t4) = (local_time(previous_t1, "previous_t1")?, local_time(t4, "previous_t4")?);
+                Some(Answered { t1, t4 })
+            }
+        };
+        Ok(Self { t1, ahead, rate, error_bound, previous })
     }
 
     #[inline(always)]
     fn encode(&self, out: &mut &mut [u8]) {
         out.put_i64(self.t1.as_nanos());
+        out.put_i64(self.ahead.as_nanos());
+        out.put_i64(self.rate.as_ppt());
+        out.put_i64(carried(self.error_bound));
+        let (previous_t1, previous_t4) =
+            self.previous.map_or((0, Self::NONE), |previous| (previous.t1.as_nanos(), previous.t4.as_nanos()));
+        out.put_i64(previous_t1);
+        out.put_i64(previous_t4);
     }
 }
 
@@ -1234,7 +1287,7 @@ mod tests {
     /// One of each type.
     fn examples() -> [Frame<'static>; 9] {
         [
-            Message::Request(Request { t1: LocalTime::from_nanos(1) }),
+            Message::Request(Request::bare(LocalTime::from_nanos(1))),
             Message::Response(RESPONSE),
             Message::Correction(Entries::Typed(&[ENTRY, ENTRY])),
             Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Slewed }),
@@ -1673,7 +1726,12 @@ mod tests {
     fn messages() -> impl Strategy<Value = Owned> {
         let nodes = || prop::option::of((1_u64..).prop_map(NodeId::new));
         prop_oneof![
-            local_times().prop_map(|t1| Owned::Plain(Message::Request(Request { t1 }))),
+            (local_times(), spans(), rates(), bounds(), proptest::option::of((local_times(), local_times()))).prop_map(
+                |(t1, ahead, rate, error_bound, previous)| {
+                    let previous = previous.map(|(t1, t4)| Answered { t1, t4 });
+                    Owned::Plain(Message::Request(Request { t1, ahead, rate, error_bound, previous }))
+                }
+            ),
             responses().prop_map(|response| Owned::Plain(Message::Response(response))),
             prop::collection::vec(entries(), 1..=MAX_ENTRIES).prop_map(Owned::Correction),
             acknowledgements().prop_map(|it| Owned::Plain(Message::Acknowledgement(it))),

@@ -22,16 +22,18 @@
 use std::net::SocketAddr;
 
 use crate::clock::{Applied, Correction};
-use crate::context::{Arrival, Context, Event, Outgoing, Recipient, is_within_leap};
+use crate::context::{Arrival, Context, Event, Objection, Outgoing, Recipient, is_within_leap};
 use crate::counters::DropReason;
 use crate::election::{Hearing, silence};
+use crate::exchange::Exchange;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{
-    Acknowledgement, Announce, Departure, Entries, Entry, Header, Leave, Message, Outcome, Request, Response,
+    Acknowledgement, Announce, Answered, Departure, Entries, Entry, Header, Leave, Message, Outcome, Request, Response,
 };
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Span};
 use crate::timers::Timers;
+use crate::witness::Witness;
 
 /// The first pause between two joins, and the least that ever lies between two.
 const JOIN_PAUSE: Span = Span::from_millis(100);
@@ -83,9 +85,19 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sent {
     t1: LocalTime,
+    t2: LocalTime,
     t3: LocalTime,
     /// How much later than `t3` it left, once that is known.
     late: Option<Span>,
+}
+
+impl Sent {
+    /// The whole exchange, with the stamps of the master's.
+    fn exchange(&self, answered: Answered) -> Option<Exchange> {
+        let Self { t1, t2, t3, late } = *self;
+        let t3 = t3 + late.unwrap_or(Span::ZERO);
+        (t1 == answered.t1).then_some(Exchange { t1, t2, t3, t4: answered.t4 })
+    }
 }
 
 /// The slave role of a node.
@@ -99,6 +111,8 @@ pub struct Slave {
     /// Who announced itself as master and would be followed, but has still to prove that it is alive.
     found: Option<Recipient>,
     last_response: Option<Sent>,
+    /// What it has seen of the master's clock itself.
+    witness: Witness,
     /// When this role began.
     since: LocalTime,
     /// When the master was heard last.
@@ -121,6 +135,7 @@ impl Slave {
             last_join: None,
             found: None,
             last_response: None,
+            witness: Witness::default(),
             since: now,
             last_heard: None,
             left_to: None,
@@ -246,7 +261,7 @@ impl Slave {
         // A lie for tests and demonstrations, zero in honest nodes: see `NodeConfig::lie`.
         let lie = context.config.lie;
         let t1 = request.t1;
-        let sent = Sent { t1, t3: t3.max(t2.at), late: None };
+        let sent = Sent { t1, t2: t2.at, t3: t3.max(t2.at), late: None };
         let previous = self.last_response.replace(sent);
         Response {
             t1,
@@ -334,6 +349,9 @@ impl Slave {
                 if let State::Following(following) = &mut self.state {
                     following.last_request = Some(now);
                 }
+                let exchange =
+                    self.last_response.zip(request.previous).and_then(|(sent, answered)| sent.exchange(answered));
+                self.witness.heard(request, exchange, &context.clock);
                 let to = arrival.sender();
                 context.send(Outgoing::Response { to, request: *request, t2: stamp, round: header.round });
             }
@@ -482,14 +500,7 @@ impl Slave {
         if (now - entry.reference).abs() > LONGEST_CORRECTION_AGE {
             return Err(DropReason::LateCorrection);
         }
-        let correction = Correction {
-            reference: entry.reference,
-            amount: entry.correction,
-            rate: entry.rate,
-            error_bound: entry.error_bound,
-            rate_error: entry.rate_error,
-        };
-        let applied = context.clock.correct(correction, now);
+        let applied = Self::correct(&self.witness, context, entry, now);
         let outcome = match applied {
             Ok(Applied::Stepped(_)) => Outcome::Stepped,
             Ok(Applied::Slewed(_)) => Outcome::Slewed,
@@ -505,10 +516,32 @@ impl Slave {
                 context.tell(Event::Corrected { round, applied });
                 Ok(())
             }
-            Err(too_large) => {
-                context.refuse(entry.correction, too_large);
-                Err(DropReason::TooLarge)
+            Err(objection) => {
+                context.refuse(mastership.master, entry.correction, objection);
+                Err(match objection {
+                    Objection::TooLarge(_) => DropReason::TooLarge,
+                    Objection::Contradicted(_) => DropReason::Contradicted,
+                })
             }
         }
+    }
+
+    /// Corrects the clock, unless its policy or what was measured speaks against it.
+    fn correct(witness: &Witness, context: &mut Context, entry: &Entry, now: LocalTime) -> Result<Applied, Objection> {
+        context.clock.allows(entry.correction)?;
+        // Who lies in a test knows that its master is deceived.
+        if context.config.lie == Span::ZERO {
+            let knows_the_time = context.is_synchronised(now);
+            let own_bound = knows_the_time.then(|| context.clock.target_error_bound(now));
+            witness.bears_out(entry, own_bound)?;
+        }
+        let correction = Correction {
+            reference: entry.reference,
+            amount: entry.correction,
+            rate: entry.rate,
+            error_bound: entry.error_bound,
+            rate_error: entry.rate_error,
+        };
+        Ok(context.clock.correct(correction, now)?)
     }
 }

@@ -36,7 +36,7 @@ static ENTRIES: [Entry; MAX_ENTRIES] = [ENTRY; MAX_ENTRIES];
 
 fn messages() -> [Message<'static>; 7] {
     [
-        Message::Request(Request { t1: LocalTime::from_nanos(1) }),
+        Message::Request(Request::bare(LocalTime::from_nanos(1))),
         Message::Response(messages::response(
             LocalTime::from_nanos(1),
             LocalTime::from_nanos(2),

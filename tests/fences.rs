@@ -149,7 +149,8 @@ fn a_correction_is_fenced_by_master_term_round_life_count_and_age() {
     assert!(slave.sent.is_empty(), "none of these is answered: {:?}", slave.sent);
 
     // After all that the right one still applies.
-    slave.receive(at(1), &correction(3, 6, entry(1)));
+    let right = Entry { correction: Span::from_micros(50), ..entry(1) };
+    slave.receive(at(1), &correction(3, 6, right));
     assert_eq!((slave.node.clock().adjustment(), slave.node.round()), (2, Round::new(6)));
 }
 
@@ -181,14 +182,14 @@ fn nobody_is_followed_at_a_stale_term_and_in_one_term_only_one() {
     let mut slave = Subject::following();
     slave.drops(DropReason::StaleTerm, at(1), &announce(2));
     slave.drops(DropReason::StaleTerm, at(1), &announce(0));
-    let rival = bytes(header(12, 3, 0), Message::Request(Request { t1: NOW }));
+    let rival = bytes(header(12, 3, 0), Message::Request(Request::bare(NOW)));
     slave.drops(DropReason::StaleTerm, at(3), &rival);
     let other_life = Header { incarnation: Incarnation::new(78), ..header(MASTER, 3, 0) };
-    slave.drops(DropReason::StaleTerm, at(1), &bytes(other_life, Message::Request(Request { t1: NOW })));
+    slave.drops(DropReason::StaleTerm, at(1), &bytes(other_life, Message::Request(Request::bare(NOW))));
     slave.drops(DropReason::Stranger, at(2), &announce(3));
     assert_eq!(slave.node.master(), Some(NodeId::new(MASTER)));
     // Another master of a higher term waits until this one is silent, and no term is believed that leaps.
-    let newer = |term| bytes(header(12, term, 0), Message::Request(Request { t1: NOW }));
+    let newer = |term| bytes(header(12, term, 0), Message::Request(Request::bare(NOW)));
     slave.drops(DropReason::Rival, at(3), &newer(4));
     let later = NOW + Span::from_millis(300);
     slave.drops_at(later - Span::from_nanos(1), DropReason::Rival, at(3), &newer(4));

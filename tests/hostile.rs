@@ -118,7 +118,7 @@ fn garbage(actor: &Actor) -> Vec<(DropReason, Vec<u8>)> {
         frame
     };
     let response =
-        actor.frame(&actor.response_to(&actor.frame(&Message::Request(Request { t1: LocalTime::default() })), |_| {}));
+        actor.frame(&actor.response_to(&actor.frame(&Message::Request(Request::bare(LocalTime::default()))), |_| {}));
     let entry = Entry {
         node: NodeId::new(1),
         node_incarnation: Incarnation::new(1),
@@ -258,7 +258,7 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
     };
     master.hear("join").expect("it joins");
     let asking = master.with(|header| header.round = Round::new(3));
-    asking.say(address, &Message::Request(Request { t1: LocalTime::from_nanos(1) }));
+    asking.say(address, &Message::Request(Request::bare(LocalTime::from_nanos(1))));
     let response = asking.hear("response").expect("a request is answered");
     let response = Frame::decode(&response).expect("a frame");
     assert_eq!((response.header.round, response.header.term), (Round::new(3), Term::new(9)));
@@ -364,11 +364,11 @@ fn a_master_is_moved_by_no_answer_that_it_did_not_ask_for() {
     let actor = newcomer.with(|header| header.term = term);
     let mut attack = Attack::on(&lab, &master);
 
-    let nonsense = actor.response_to(&actor.frame(&Message::Request(Request { t1: LocalTime::default() })), |_| {});
+    let nonsense = actor.response_to(&actor.frame(&Message::Request(Request::bare(LocalTime::default()))), |_| {});
     attack.expect(DropReason::Stranger, 1, || actor.say(address, &nonsense));
     attack.expect(DropReason::Stranger, 1, || actor.say(address, &Message::Acknowledgement(ACKNOWLEDGED)));
     attack.expect(DropReason::WrongRole, 1, || {
-        actor.say(address, &Message::Request(Request { t1: LocalTime::default() }))
+        actor.say(address, &Message::Request(Request::bare(LocalTime::default())))
     });
     // Neither an announce nor claims depose it, whatever they promise.
     let announce = Announce {
@@ -489,7 +489,7 @@ fn a_node_with_peers_hears_nobody_else() {
     let mut attack = Attack::on(&lab, &slave);
     attack.expect(DropReason::NotAPeer, 2, || {
         stranger.say(address, &Message::Announce(messages::announce()));
-        stranger.say(address, &Message::Request(Request { t1: LocalTime::default() }));
+        stranger.say(address, &Message::Request(Request::bare(LocalTime::default())));
     });
     assert_eq!(slave.status().role, RoleName::Listening);
     stranger.socket.set_nonblocking(true).expect("set");

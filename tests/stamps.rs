@@ -96,7 +96,7 @@ impl Answering {
     /// Its answer to a request that arrives a second later.
     fn asked(&mut self, t1: i64, t2: fn(LocalTime) -> Stamp) -> (Response, TransmitToken) {
         let at = self.0.now + Span::from_secs(1);
-        self.0.hear(MASTER, Message::Request(Request { t1: LocalTime::from_nanos(t1) }), t2(at));
+        self.0.hear(MASTER, Message::Request(Request::bare(LocalTime::from_nanos(t1))), t2(at));
         match self.0.say().pop() {
             Some((Message::Response(response), Some(token))) => (response, token),
             other => panic!("{other:?} is no response"),

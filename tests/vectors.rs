@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Claim, Departure, Entries, Entry, Field, Frame, HEADER_LEN, Header, Heartbeat, Join,
-    Leave, MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message, Outcome, Refusal, Request, Response, SUCCESSORS, Successors,
-    TRAILER_LEN, correction_len, layout,
+    Acknowledgement, Announce, Answered, Claim, Departure, Entries, Entry, Field, Frame, HEADER_LEN, Header, Heartbeat,
+    Join, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message, Outcome, Refusal, Request, Response, SUCCESSORS,
+    Successors, TRAILER_LEN, correction_len, layout,
 };
 use berkeleyd::time::{LocalTime, Skew, Span, WIRE_LIMIT};
 use bytes::BytesMut;
@@ -77,6 +77,12 @@ impl Group {
         let late: u32 = self.number("t3_late")?;
         let (t1, span) = (self.local_time("previous_t1")?, Span::from_nanos(late.into()));
         Ok((late != u32::MAX).then_some(Departure { t1, late: span }))
+    }
+
+    /// What a request says of the exchange before; nothing when `previous_t4` is not known.
+    fn answered(&self) -> Result<Option<Answered>, String> {
+        let (t1, t4) = (self.local_time("previous_t1")?, self.local_time("previous_t4")?);
+        Ok((t4 != LocalTime::from_nanos(i64::MAX)).then_some(Answered { t1, t4 }))
     }
 
     /// True when the bit of a field of flags is set.
@@ -227,7 +233,13 @@ impl Vector {
     fn message<'a>(&self, entries: &'a [Entry]) -> Result<Message<'a>, String> {
         let frame = &self.frame;
         Ok(match frame.value("type")? {
-            1 => Message::Request(Request { t1: frame.local_time("t1")? }),
+            1 => Message::Request(Request {
+                t1: frame.local_time("t1")?,
+                ahead: frame.span("ahead")?,
+                rate: frame.skew("rate")?,
+                error_bound: frame.span("error_bound")?,
+                previous: frame.answered()?,
+            }),
             2 => Message::Response(Response {
                 t1: frame.local_time("t1")?,
                 t2: frame.local_time("t2")?,

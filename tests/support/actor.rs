@@ -80,7 +80,7 @@ impl Actor {
 
     /// An honest answer with a clock that stands at 2 s after its zero, made worse by `lie`.
     pub fn response_to(&self, request: &[u8], lie: impl FnOnce(&mut Response)) -> Message<'static> {
-        let Ok(Frame { message: Message::Request(Request { t1 }), .. }) = Frame::decode(request) else {
+        let Ok(Frame { message: Message::Request(Request { t1, .. }), .. }) = Frame::decode(request) else {
             panic!("{request:?} is no request");
         };
         let mut response = messages::response(t1, t1, t1);

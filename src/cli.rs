@@ -13,7 +13,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::commands::simulate;
+use crate::commands::{keygen, simulate};
 use crate::config_file::{self, Origins};
 use crate::failure::Failure;
 use crate::settings::{RunConfig, Settings, reason, suggestion};
@@ -56,6 +56,8 @@ pub enum Invocation {
         /// The file.
         file: PathBuf,
     },
+    /// Make a key.
+    Keygen(keygen::Options),
     /// Print this text (help or version), and nothing else.
     Show(String),
 }
@@ -112,6 +114,8 @@ enum Task {
         /// The TOML file
         file: PathBuf,
     },
+    /// Print a key file with a fresh key
+    Keygen(keygen::Options),
 }
 
 /// Reads the arguments (the program's name first), and the configuration file they name.
@@ -131,6 +135,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         Some(Task::Demo) => return Ok(Invocation::Demo),
         Some(Task::Simulate(options)) => return Ok(Invocation::Simulate(options)),
         Some(Task::CheckConfig { file }) => return Ok(Invocation::CheckConfig { file }),
+        Some(Task::Keygen(options)) => return Ok(Invocation::Keygen(options)),
         None => (),
     }
     let (mut settings, mut origins) = match &line.config {

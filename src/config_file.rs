@@ -103,6 +103,14 @@ pub(crate) fn text_of(path: &Path) -> Result<(String, String), String> {
     }
 }
 
+/// The name that somebody meant who wrote `wrong`.
+pub(crate) fn nearest<'n>(wrong: &str, known: &[&'n str]) -> Option<&'n str> {
+    // A slip or two of the finger, more in a long name; of names equally near, the one as long.
+    let slips = |name: &str| strsim::damerau_levenshtein(wrong, name);
+    let near = known.iter().filter(|name| slips(name) <= 1 + wrong.len() / 4);
+    near.min_by_key(|name| (slips(name), name.len().abs_diff(wrong.len()))).copied()
+}
+
 /// Reads a file's text; `file` is its name in complaints.
 ///
 /// # Errors

@@ -36,6 +36,7 @@ pub mod exchange;
 pub mod failure;
 pub mod guard;
 pub mod identity;
+pub mod key_file;
 pub mod keys;
 pub mod local_clock;
 pub mod master;

@@ -26,6 +26,7 @@ fn obey(invocation: Invocation) -> Result<(), Failure> {
         | Invocation::Demo
         | Invocation::Simulate(_)
         | Invocation::CheckConfig { .. }
+        | Invocation::Keygen(_)
         | Invocation::Show(_) => LevelFilter::Warn,
     });
     match invocation {
@@ -34,6 +35,7 @@ fn obey(invocation: Invocation) -> Result<(), Failure> {
         Invocation::Demo => commands::demo::demo(),
         Invocation::Simulate(options) => commands::simulate::simulate(&options),
         Invocation::CheckConfig { file } => commands::check_config::check_config(&file),
+        Invocation::Keygen(options) => commands::keygen::keygen(&options),
         Invocation::Show(text) => commands::print(&text),
     }
 }

@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use berkeleyd::key_file;
+use berkeleyd::time::Time;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_berkeleyd");
 
 fn berkeleyd(arguments: &[&str]) -> Output {
@@ -51,6 +54,7 @@ fn mistakes_on_the_command_line_are_one_line_and_exit_2() {
         ("--json", &["unexpected argument '--json'"]),
         ("check-config", &["<FILE>", "not provided"]),
         ("check-config a b", &["unexpected argument 'b'"]),
+        ("keygen berkeleyd.keys", &["unexpected argument 'berkeleyd.keys'"]),
         // Missing, repeated and unwanted values.
         ("--interval", &["'--interval <DUR>' needs a value"]),
         ("--interval --role slave", &["'--interval <DUR>' needs a value"]),
@@ -103,6 +107,13 @@ fn mistakes_on_the_command_line_are_one_line_and_exit_2() {
         ("--role slave --max-slew 0", &["--max-slew must lie between"]),
         ("--average median", &["'median'", "--average"]),
         ("--clock atomic", &["'atomic'", "--clock", "virtual, system"]),
+        // Keys.
+        ("keygen --id 0", &["'0'", "--id", "from 1 to 4294967295"]),
+        ("keygen --id 4294967296", &["--id", "from 1 to 4294967295"]),
+        ("keygen --send-from 2027-01-01", &["--send-from", "a date with time and zone, such as 2027-01-01T00:00:00Z"]),
+        ("keygen --add", &["'--add <FILE>' needs a value"]),
+        ("keygen --add /no/such/file", &["/no/such/file: cannot be read: No such file"]),
+        ("keygen --add /dev/null", &["/dev/null: not a regular file"]),
         // Addresses.
         ("--bind 192.0.2.1", &["'192.0.2.1'", "--bind", "port is missing", "192.0.2.1:5525"]),
         ("--bind ::1", &["'::1'", "--bind", "port is missing", "[::1]:5525"]),
@@ -228,6 +239,66 @@ fn check_config_lists_all_mistakes_and_a_run_counts_them() {
     }
 }
 
+/// Writes a file that nobody else can read.
+fn write_secret(file: &Path, text: impl AsRef<[u8]>) {
+    let written = fs::write(file, text).and_then(|()| fs::set_permissions(file, fs::Permissions::from_mode(0o600)));
+    written.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+}
+
+#[test]
+fn keygen_makes_a_key_file_and_adds_to_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("keys");
+    let keys = || {
+        let ring = key_file::load(&file, Time::default()).expect("a key file");
+        ring.keys().map(|(id, lifetime)| (id.get(), lifetime.send_from)).collect::<Vec<_>>()
+    };
+    let keygen = |arguments: &[&str]| {
+        let output = berkeleyd(&[&["keygen"], arguments].concat());
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{arguments:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let (first, other) = (keygen(&[]), keygen(&[]));
+    assert_ne!(first, other, "no two keys are alike");
+    assert!(first.starts_with("# Keys of a berkeleyd ensemble"), "{first}");
+    write_secret(&file, &first);
+    assert_eq!(keys(), [(1, None)]);
+    let name = file.to_str().expect("UTF-8");
+    let both = keygen(&["--add", name, "--send-from", "2027-01-01T00:00:00Z"]);
+    assert!(both.starts_with(first.trim_end()), "{both}");
+    write_secret(&file, &both);
+    assert_eq!(keys(), [(1, None), (2, Some(Time::from_nanos(1_798_761_600_000_000_000)))]);
+    write_secret(&file, keygen(&["--add", name, "--id", "77"]));
+    assert_eq!(keys().len(), 3);
+    assert_mistake(&["keygen", "--add", name, "--id", "77"], &["--id 77", name, "has a key 77 already"]);
+}
+
+#[test]
+fn a_bad_key_file_is_one_line_that_tells_no_key() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("keys");
+    let name = file.to_str().expect("UTF-8");
+    let digits = "00112233445566778899aabbccddeeff";
+    let sound = format!("[[key]]\nid = 1\nkey = '{digits}'\n");
+    for (text, part) in [
+        (String::new(), ": there is no key"),
+        ("[[key]]\nid = 1\n".to_owned(), ":1:1: key 1 has no `key`: the file may have been cut off"),
+        (sound.replace("ff'", ""), ":3:38: "),
+        (sound.repeat(2), ":5:6: there is a key 1 already"),
+        (sound.replace("ff", ""), ":3:7: `key` must have 32 hexadecimal digits, not 30"),
+        (sound.replace("ff", "fg"), ":3:7: character 32 of `key` is no hexadecimal digit"),
+        (format!("accept_until = 1\n{sound}"), ":1:1: unknown field `accept_until`"),
+        (format!("1 AES128 HEX:{digits}\n"), ":1:3: "),
+    ] {
+        write_secret(&file, text);
+        assert_mistake(&["keygen", "--add", name], &["berkeleyd: ", &format!("{name}{part}")]);
+        assert!(!stderr(&berkeleyd(&["keygen", "--add", name])).contains("2233"));
+    }
+    write_secret(&file, sound);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("permissions");
+    assert_mistake(&["keygen", "--add", name], &[name, "others may use it (its mode is 0644): chmod 600 it"]);
+}
+
 #[test]
 fn help_and_version_are_answers() {
     for (arguments, part) in [
@@ -236,6 +307,7 @@ fn help_and_version_are_answers() {
         (&["status", "--help"], "--socket <PATH>"),
         (&["demo", "--help"], "loopback"),
         (&["check-config", "-h"], "<FILE>"),
+        (&["keygen", "--help"], "--send-from <DATE>"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
         (&["--role", "slave", "-V"], env!("CARGO_PKG_VERSION")),
     ] {

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::scenario::{ClockModel, FaultKind, LinkModel, Scenario};
 use crate::config::NodeConfig;
-use crate::config_file::{Position, text_of};
+use crate::config_file::{Position, nearest, text_of};
 use crate::time::Span;
 
 /// More nodes than this make no run that anybody waits for.
@@ -109,13 +109,7 @@ fn plainly(message: &str) -> String {
     };
     let wrong = wrong.unwrap_or_default();
     let known: Vec<&str> = names.collect();
-    // A slip or two of the finger, more in a long name; of names equally near, the one as long.
-    let slips = |name: &str| strsim::damerau_levenshtein(wrong, name);
-    let nearest = known
-        .iter()
-        .filter(|name| slips(name) <= 1 + wrong.len() / 4)
-        .min_by_key(|name| (slips(name), name.len().abs_diff(wrong.len())));
-    match nearest {
+    match nearest(wrong, &known) {
         Some(nearest) => format!("unknown {what} `{wrong}`, did you mean `{nearest}`?"),
         None => format!("unknown {what} `{wrong}`, not one of {}", known.join(", ")),
     }

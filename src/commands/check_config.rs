@@ -12,7 +12,16 @@ use crate::config_file;
 /// # Errors
 /// [`Failure::Mistakes`].
 pub fn check_config(file: &Path) -> Result<(), Failure> {
-    let (settings, origins) = config_file::read(file).map_err(Failure::Mistakes)?;
+    let (name, text) = config_file::text_of(file).map_err(|mistake| Failure::Mistakes(vec![mistake]))?;
+    check_text(name, &text).map_err(Failure::Mistakes)
+}
+
+/// The same for a file's text; `file` is its name in complaints.
+///
+/// # Errors
+/// A line for each mistake.
+pub fn check_text(file: String, text: &str) -> Result<(), Vec<String>> {
+    let (settings, origins) = config_file::parse(file, text)?;
     let resolved = settings.with_some_role().resolve(LevelFilter::Info);
-    resolved.map(drop).map_err(|faults| Failure::Mistakes(origins.mistakes(&faults)))
+    resolved.map(drop).map_err(|faults| origins.mistakes(&faults))
 }

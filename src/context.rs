@@ -188,6 +188,13 @@ pub enum Event {
         /// Why, in a few words.
         reason: &'static str,
     },
+    /// Is refused again and again by somebody who hears a master that this node does not hear.
+    MasterOutOfReach {
+        /// The master.
+        master: NodeId,
+        /// Who hears it.
+        heard_at: SocketAddr,
+    },
     /// Master: is master no more.
     SteppedDown {
         /// Of this term.

@@ -58,6 +58,8 @@ const CLAIM_PAUSE: Span = Span::from_millis(40);
 const HANDOVER_PAUSE: Span = Span::from_secs(1);
 /// The pause after a first refusal by somebody who hears a master; it doubles, up to [`LONGEST_BACKOFF`].
 const BACKOFF: Span = Span::from_millis(150);
+/// So many refusals in a row by those who hear a master are no lost announces: it is out of this node's reach.
+const OUT_OF_REACH: u32 = 3;
 /// Who cannot hear a master that others hear asks this often.
 const LONGEST_BACKOFF: Span = Span::from_secs(2);
 /// How long the last word of a node counts for the standby order.
@@ -404,9 +406,12 @@ impl Election {
         }
         self.told_term = self.told_term.max(header.term);
         let (pause, reason) = match refusal.master {
-            Some(_) => {
+            Some(master) => {
                 let pause = BACKOFF.times(1 << self.refusals.min(4)).min(LONGEST_BACKOFF);
                 self.refusals += 1;
+                if self.refusals >= OUT_OF_REACH {
+                    context.tell(Event::MasterOutOfReach { master, heard_at: from });
+                }
                 (pause, "others hear the master")
             }
             None => (STAGGER, "somebody is better, or knows a higher term"),

@@ -430,6 +430,13 @@ impl EventLoop {
             Event::MasterLost { master, resigned: false } => warn!("master silent master={master}: holdover"),
             Event::Claimed { term } => info!("claiming term={term}"),
             Event::ClaimDropped { reason } => info!("not elected: {reason}"),
+            Event::MasterOutOfReach { master, heard_at } => {
+                let text = format!(
+                    "cannot hear the master that others hear node={master} heard at={heard_at}: a link that carries one way, or nodes \
+                     whose --peer lists do not name each other"
+                );
+                self.warn_rarely("out of reach", &text);
+            }
             Event::SteppedDown { term, successor, reason } => {
                 let successor = successor.map_or_else(|| "nobody".to_owned(), |node| node.to_string());
                 warn!("stepping down from term={term}: {reason}; next={successor}");

@@ -74,8 +74,12 @@ const FOUNDING_PATIENCE: Span = Span::from_millis(400);
 const TERM_PAUSE: Span = Span::from_millis(100);
 /// Nodes that joined and have not answered yet.
 const CANDIDATES: usize = 256;
-/// The first round of an elected master: by then its heirs have joined and answered their short burst.
+/// The first round of an elected master, counted from its election or its first heir: by then its heirs have joined and answered their
+/// short burst.
 const FIRST_ROUND: Span = Span::from_millis(50);
+/// An heir that comes later is right as it is, and waits for the next round, but no longer than this: it goes on joining until the new
+/// master has corrected it. Not less than rounds usually are apart.
+const HEIR_PATIENCE: Span = Span::from_secs(1);
 /// Between the requests of an heir's burst.
 const SHORT_BURST_PAUSE: Span = Span::from_millis(10);
 /// An elected master counts on those whom its predecessor had for so long.
@@ -565,6 +569,9 @@ impl Master {
         if self.inherits.is_some() && peer.corrected_in == self.inherits && response.is_synchronised {
             member.asking = Asking::SHORT_BURST;
             member.inherit(now);
+            // The first round may have been due when nobody had joined yet, and the next one may be far.
+            let wait = if self.round == Round::default() { FIRST_ROUND } else { HEIR_PATIENCE };
+            self.timers.hasten(Timer::Round, now + wait);
         }
         self.timers.cancel(Timer::Repeat(peer.node));
         self.timers.set(Timer::Ask(peer.node), now + BURST_PAUSE);

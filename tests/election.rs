@@ -196,6 +196,25 @@ fn a_dead_master_is_replaced_within_half_a_second_and_no_clock_notices() {
     assert!(master.members().all(|member| member.left_out().is_none()), "all have their vote");
 }
 
+/// Rounds that are rare whatever the need, and joins that come later than the first of them was due.
+#[test]
+fn the_first_round_of_a_successor_waits_for_its_first_heir() {
+    let mut network = Network::new();
+    let minute = Span::from_secs(60);
+    for number in 1..=3 {
+        let config = NodeConfig { interval: minute, min_interval: minute, max_interval: minute, ..auto(number) };
+        network.start(config, Fault::default());
+    }
+    network.run_until(Span::from_secs(2));
+    network.fate = Box::new(|_, _, _, bytes| {
+        let is_join = matches!(Frame::decode(bytes).unwrap().message, Message::Join(_));
+        Some(if is_join { millis(70) } else { Span::from_micros(60) })
+    });
+    network.kill(2);
+    let gap = first_correction_after_death(&mut network, 0..2);
+    assert!(gap < millis(700), "{gap}");
+}
+
 #[test]
 fn a_master_that_stops_hands_over_at_once() {
     let mut network = group_of(9);

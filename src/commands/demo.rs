@@ -40,7 +40,7 @@ use crate::time::{LocalTime, Skew, Span};
 pub(crate) const PARENT: &str = "BERKELEYD_PARENT";
 
 /// The node that is preferred as master; the others have the next five numbers.
-const MASTER: u64 = 1;
+const PREFERRED: u64 = 1;
 /// The slave that is killed.
 const VICTIM: u64 = 3;
 /// The slave that claims a wrong clock.
@@ -109,7 +109,7 @@ fn failed(attempt: &str) -> impl FnOnce(io::Error) -> Ending {
 }
 
 fn name(node: u64) -> String {
-    if node == MASTER { "master".to_owned() } else { format!("slave {}", node.saturating_sub(MASTER)) }
+    format!("node {node}")
 }
 
 /// What the nodes say of themselves, by number; who does not answer is missing.
@@ -138,9 +138,14 @@ impl Sample {
         }
     }
 
-    /// A node's clock less the master's; before there is one, that of the node that will be.
+    /// The master; before there is one, who ought to be.
+    fn leader(&self) -> u64 {
+        self.master.unwrap_or(PREFERRED)
+    }
+
+    /// A node's clock less the leader's.
     fn true_offset(&self, node: u64) -> Option<Span> {
-        Some(*self.clocks.get(&node)? - *self.clocks.get(&self.master.unwrap_or(MASTER))?)
+        Some(*self.clocks.get(&node)? - *self.clocks.get(&self.leader())?)
     }
 }
 
@@ -150,8 +155,8 @@ struct Record {
     samples: Vec<Sample>,
     killed: Option<Span>,
     restarted: Option<Span>,
-    /// When the master was killed, ...
-    master_killed: Option<Span>,
+    /// Who was master when it was killed, and when that was, ...
+    beheaded: Option<(u64, Span)>,
     /// ... and who was seen as master after it, and when.
     successor: Option<(u64, Span)>,
 }
@@ -161,9 +166,9 @@ impl Record {
     fn judged(&self, at: Span) -> impl Iterator<Item = u64> {
         let is_away = self.killed.is_some_and(|killed| at >= killed)
             && self.restarted.is_none_or(|restarted| at < restarted + REJOINING);
-        let is_headless = self.master_killed.is_some_and(|killed| at >= killed);
-        (MASTER..=LIAR)
-            .filter(move |node| *node != LIAR && !(*node == VICTIM && is_away) && !(*node == MASTER && is_headless))
+        let dead_master = self.beheaded.filter(|(_, killed)| at >= *killed).map(|(node, _)| node);
+        (PREFERRED..=LIAR)
+            .filter(move |node| *node != LIAR && !(*node == VICTIM && is_away) && Some(*node) != dead_master)
     }
 
     /// The largest true difference of two judged nodes; `None` unless all of them answered.
@@ -171,6 +176,11 @@ impl Record {
         let clocks: Option<Vec<_>> = self.judged(sample.at).map(|node| sample.clocks.get(&node)).collect();
         let clocks = clocks?;
         Some(**clocks.iter().max()? - **clocks.iter().min()?)
+    }
+
+    /// The spreads from then on.
+    fn spreads(&self, from: Span) -> impl DoubleEndedIterator<Item = Span> {
+        self.samples.iter().filter(move |sample| sample.at >= from).filter_map(|sample| self.spread(sample))
     }
 
     fn agrees(&self, sample: &Sample) -> bool {
@@ -190,9 +200,7 @@ impl Record {
 
     /// The measured spreads, for people.
     fn summary(&self) -> String {
-        let spreads = |from: Span| {
-            self.samples.iter().filter(move |sample| sample.at >= from).filter_map(|sample| self.spread(sample))
-        };
+        let spreads = |from| self.spreads(from);
         let text = |span: Option<Span>| span.map_or("never".to_owned(), short);
         let returned = self.restarted.and_then(|restarted| Some(self.since(Self::has_victim_back)? - restarted));
         format!(
@@ -201,22 +209,22 @@ impl Record {
              \x20 after 1 s           {:>9}\n\
              \x20 worst from 5 s on   {:>9}\n\
              \x20 at the end          {:>9}\n\
-             \x20 after the fail-over {:>9}\n\
+             \x20 since the fail-over {:>9}\n\
              Time until it stayed below 1 ms\n\
              \x20 from the start      {:>9}\n\
-             \x20 {}, restarted  {:>9}\n\
+             \x20 {}, restarted   {:>9}\n\
              Time without a master\n\
-             \x20 until {} led   {:>9}\n",
+             \x20 until {} led    {:>9}\n",
             text(spreads(Span::ZERO).next()),
             text(spreads(Span::from_secs(1)).next()),
             text(spreads(JUDGED_FROM).max()),
             text(spreads(JUDGED_FROM).next_back()),
-            text(self.master_killed.and_then(|killed| spreads(killed).max())),
+            text(self.beheaded.and_then(|(_, killed)| spreads(killed).max())),
             text(self.since(Self::agrees)),
             name(VICTIM),
             text(returned),
-            self.successor.map_or_else(|| "nobody ".to_owned(), |(node, _)| name(node)),
-            text(self.master_killed.and_then(|killed| Some(self.successor?.1 - killed))),
+            self.successor.map_or_else(|| "nobody".to_owned(), |(node, _)| name(node)),
+            text(self.beheaded.and_then(|(_, killed)| Some(self.successor?.1 - killed))),
         )
     }
 
@@ -226,7 +234,7 @@ impl Record {
         if judged.peek().is_none() || self.restarted.is_none() {
             return Some("the demo ended too early to be judged".to_owned());
         }
-        if self.master_killed.is_some() && self.successor.is_none() {
+        if self.beheaded.is_some() && self.successor.is_none() {
             return Some("nobody took over from the master".to_owned());
         }
         let bad = judged.find(|sample| !self.agrees(sample))?;
@@ -277,8 +285,8 @@ struct View<'a> {
     sample: &'a Sample,
     statuses: &'a Statuses,
     spread: Option<Span>,
-    is_victim_dead: bool,
-    is_master_dead: bool,
+    /// Killed, and not started again.
+    dead: Vec<u64>,
 }
 
 impl View<'_> {
@@ -291,7 +299,7 @@ impl View<'_> {
             "{:<7} {:<9} {:>9}  {SCALE}  {:>9} {:>8}  counted",
             "node", "state", "offset", "corrected", "± bound"
         );
-        let rows = (MASTER..=LIAR).map(|node| self.row(node, has_colours));
+        let rows = (PREFERRED..=LIAR).map(|node| self.row(node, has_colours));
         [timed(self.sample.at, &spread), heading].into_iter().chain(rows).collect()
     }
 
@@ -299,8 +307,7 @@ impl View<'_> {
         let none = || "-".to_owned();
         let own = self.statuses.get(&node);
         let (state, is_bad) = match own.map(|status| status.role) {
-            _ if node == VICTIM && self.is_victim_dead => ("dead", true),
-            _ if node == MASTER && self.is_master_dead => ("dead", true),
+            _ if self.dead.contains(&node) => ("dead", true),
             None => ("starting", false),
             Some(_) if node == LIAR => ("liar", true),
             Some(RoleName::Master) => ("master", false),
@@ -319,7 +326,7 @@ impl View<'_> {
             (None, _) => Some(signed(Span::from_nanos(own.last_correction_ns))),
         });
         let bound = own.map(|own| Span::from_nanos(own.error_bound_ns)).filter(|bound| *bound < Span::MAX);
-        let leader = self.sample.master.unwrap_or(MASTER);
+        let leader = self.sample.leader();
         let peers = self.statuses.get(&leader).map(|master| master.peers.as_slice()).unwrap_or_default();
         let counted = match peers.iter().find(|peer| peer.node_id == node).map(|peer| peer.reason.as_deref()) {
             // The master needs some rounds to be sure that it is silent, and goes by its last verdict until then.
@@ -478,7 +485,7 @@ impl Ensemble {
         let drift = draw(-100..=100)?;
         // The liar must not lead: nobody would doubt it.
         let role = if node == LIAR { "slave" } else { "auto" };
-        let priority = if node == MASTER { 1 } else { 0 };
+        let priority = if node == PREFERRED { 1 } else { 0 };
         let lie = if node == LIAR { "--inject-lie 300ms --max-correction 1us" } else { "" };
         let arguments = format!(
             "--role {role} --priority {priority} --node-id {node} --inject-offset {offset}ms --inject-drift {drift} {} {lie}",
@@ -572,7 +579,7 @@ impl Demo {
         let mut ensemble = Ensemble::new()?;
         write(TITLE)?;
         let began = ensemble.watch.clock.now();
-        for node in MASTER..=LIAR {
+        for node in PREFERRED..=LIAR {
             ensemble.start(node)?;
         }
         let deadline = ensemble.watch.clock.now() + GATHERING;
@@ -595,7 +602,7 @@ impl Demo {
                 Act::Kill => {
                     self.ensemble.kill(VICTIM)?;
                     self.record.killed = Some(now);
-                    self.tell(now, &format!("{victim} is killed (SIGKILL)"))?;
+                    self.tell(now, &format!("{victim}, a slave, is killed (SIGKILL)"))?;
                 }
                 Act::Restart => {
                     self.ensemble.start(VICTIM)?;
@@ -604,9 +611,10 @@ impl Demo {
                     self.awaited = Some((Record::has_victim_back, format!("{victim} agrees again")));
                 }
                 Act::KillMaster => {
-                    self.ensemble.kill(MASTER)?;
-                    self.record.master_killed = Some(now);
-                    self.tell(now, "the master is killed (SIGKILL)")?;
+                    let master = self.record.samples.last().map_or(PREFERRED, Sample::leader);
+                    self.ensemble.kill(master)?;
+                    self.record.beheaded = Some((master, now));
+                    self.tell(now, &format!("{}, the master, is killed (SIGKILL)", name(master)))?;
                 }
                 Act::End => {}
             }
@@ -634,19 +642,17 @@ impl Demo {
         if let Some((_, news)) = self.awaited.take_if(|(holds, _)| holds(&self.record, &sample)) {
             self.tell(at, &news)?;
         }
-        if let (Some(killed), None, Some(node)) = (self.record.master_killed, self.record.successor, sample.master) {
+        let spread = self.record.spread(&sample);
+        if let (Some((_, killed)), None, Some(node)) = (self.record.beheaded, self.record.successor, sample.master) {
             self.record.successor = Some((node, at));
-            self.tell(at, &format!("{} takes over, {} later", name(node), short(at - killed)))?;
+            let meanwhile = self.record.spreads(killed).chain(spread).max().unwrap_or_default();
+            let (gap, meanwhile) = (short(at - killed), short(meanwhile));
+            self.tell(at, &format!("{} takes over, {gap} later; clocks stayed within {meanwhile}", name(node)))?;
         }
         // Before the master answers there is nothing to compare with.
-        if statuses.contains_key(&sample.master.unwrap_or(MASTER)) {
-            let view = View {
-                sample: &sample,
-                statuses: &statuses,
-                spread: self.record.spread(&sample),
-                is_victim_dead: !self.ensemble.children.contains_key(&VICTIM),
-                is_master_dead: !self.ensemble.children.contains_key(&MASTER),
-            };
+        if statuses.contains_key(&sample.leader()) {
+            let dead = (PREFERRED..=LIAR).filter(|node| !self.ensemble.children.contains_key(node)).collect();
+            let view = View { sample: &sample, statuses: &statuses, spread, dead };
             write(&self.screen.frame(&view))?;
         }
         self.record.samples.push(sample);
@@ -668,7 +674,7 @@ mod tests {
 
     /// Clocks in microseconds, the master's first.
     fn sample(at: Span, clocks: [i64; 6]) -> Sample {
-        Sample { at, clocks: (MASTER..).zip(clocks.map(Span::from_micros)).collect(), master: Some(MASTER) }
+        Sample { at, clocks: (PREFERRED..).zip(clocks.map(Span::from_micros)).collect(), master: Some(PREFERRED) }
     }
 
     /// All agree within 40 µs but the liar, from 0.5 s on; the victim is killed at 5 s, and back at 7.3 s.
@@ -706,8 +712,8 @@ mod tests {
         assert_eq!(figures[7..9], ["500.0 ms", "300.0 ms"]);
         assert_eq!(figures[10], "never");
         let replaced =
-            Record { master_killed: Some(Span::from_secs(10)), successor: Some((5, millis(10_450))), ..fine() };
-        assert_eq!((replaced.missed(), replaced.summary().contains("until slave 4 led    450.0 ms")), (None, true));
+            Record { beheaded: Some((PREFERRED, Span::from_secs(10))), successor: Some((5, millis(10_450))), ..fine() };
+        assert_eq!((replaced.missed(), replaced.summary().contains("until node 5 led     450.0 ms")), (None, true));
         assert!(
             Record { successor: None, ..replaced }.missed().is_some_and(|missed| missed.contains("nobody took over"))
         );
@@ -715,7 +721,7 @@ mod tests {
 
     #[test]
     fn one_clock_that_strays_once_is_enough_to_fail() {
-        for node in MASTER..LIAR {
+        for node in PREFERRED..LIAR {
             let mut record = fine();
             // Without the master's own 10 µs: 1 ms from the farthest of the others.
             at(&mut record, millis(9_000)).clocks.insert(node, Span::from_micros(1_030));
@@ -724,13 +730,13 @@ mod tests {
         }
         let mut record = fine();
         at(&mut record, millis(9_000)).clocks.insert(LIAR, Span::from_secs(-9));
-        at(&mut record, millis(4_900)).clocks.insert(MASTER, Span::from_secs(-9));
+        at(&mut record, millis(4_900)).clocks.insert(PREFERRED, Span::from_secs(-9));
         assert_eq!(record.missed(), None, "neither the liar counts, nor what is before 5 s");
     }
 
     #[test]
     fn a_node_that_does_not_answer_fails() {
-        for (node, name) in [(MASTER, "master"), (2, "slave 1"), (VICTIM, "slave 2")] {
+        for (node, name) in [(PREFERRED, "node 1"), (2, "node 2"), (VICTIM, "node 3")] {
             let mut record = fine();
             at(&mut record, millis(12_000)).clocks.remove(&node);
             assert_eq!(record.missed().unwrap(), format!("{name} did not answer 12.000 s after the start"));
@@ -780,7 +786,7 @@ mod tests {
         assert_eq!((signed(Span::from_micros(1)), signed(Span::ZERO)), ("+1.0 µs".to_owned(), "0.0 µs".to_owned()));
     }
 
-    /// A status, from the contract's own form. `reasons`: why the slaves are left out, from slave 1 on.
+    /// A status, from the contract's own form. `reasons`: why the slaves are left out, from node 2 on.
     fn status(node: u64, adjustment: u32, bound: i64, refused: Option<i64>, reasons: &[Option<&str>]) -> Status {
         let peer = |(node_id, reason): (u64, &Option<&str>)| {
             serde_json::json!({
@@ -791,7 +797,7 @@ mod tests {
         };
         let form = serde_json::json!({
             "version": "1", "node_id": node, "incarnation": 1, "domain": 0, "address": "127.0.0.1:1",
-            "role": if node == MASTER { "master" } else { "listening" }, "term": 1, "master_id": 1, "round": 1,
+            "role": if node == PREFERRED { "master" } else { "listening" }, "term": 1, "master_id": 1, "round": 1,
             "synchronised": true, "error_bound_ns": bound, "last_correction_ns": -999_949_000, "slew_ns": 0,
             "skew_ppb": 0, "adjustment": adjustment, "timestamping": "user", "refused_correction_ns": refused,
             "clock": { "kind": "virtual", "system_ns": 5, "disciplined_ns": 5, "uncertainty_ns": 0 },
@@ -801,11 +807,11 @@ mod tests {
         serde_json::from_value(form).unwrap()
     }
 
-    /// Every kind of row: slave 3 does not answer, slave 2 is dead.
+    /// Every kind of row: node 4 does not answer, node 3 is dead.
     fn crowd() -> (Sample, Statuses) {
         let reasons = [Some("not-reference"), None, None, Some("newcomer"), Some("disagrees")];
         let statuses = [
-            status(MASTER, 1, 999_949, None, &reasons),
+            status(PREFERRED, 1, 999_949, None, &reasons),
             status(2, 0, i64::MAX, None, &[]),
             status(5, 1, 999_949_000, None, &[]),
             status(LIAR, 0, i64::MAX, Some(-1), &[]),
@@ -817,7 +823,7 @@ mod tests {
     }
 
     fn view<'a>(sample: &'a Sample, statuses: &'a Statuses) -> View<'a> {
-        View { sample, statuses, spread: Some(millis(-150)), is_victim_dead: true, is_master_dead: false }
+        View { sample, statuses, spread: Some(millis(-150)), dead: vec![VICTIM] }
     }
 
     #[test]
@@ -827,12 +833,12 @@ mod tests {
         assert!(lines.iter().all(|line| line.chars().count() < 80), "{lines:#?}");
         assert!(TITLE.lines().all(|line| line.chars().count() < 80));
         let expected = [
-            "master  master       0.0 µs                  -999.9 ms 999.9 µs  averages",
-            "slave 1 listening  +4.000 s  ■■■■■■■■■■■■■■          -        -  no: not-refer",
-            "slave 2 dead              -                          -        -  no answer",
-            "slave 3 starting          -                          -        -  yes",
-            "slave 4 listening  -40.0 µs  ■■■■            -999.9 ms 999.9 ms  no: newcomer",
-            "slave 5 liar       +4.000 s  ■■■■■■■■■■■■■■    refused        -  no: disagrees",
+            "node 1  master       0.0 µs                  -999.9 ms 999.9 µs  averages",
+            "node 2  listening  +4.000 s  ■■■■■■■■■■■■■■          -        -  no: not-refer",
+            "node 3  dead              -                          -        -  no answer",
+            "node 4  starting          -                          -        -  yes",
+            "node 5  listening  -40.0 µs  ■■■■            -999.9 ms 999.9 ms  no: newcomer",
+            "node 6  liar       +4.000 s  ■■■■■■■■■■■■■■    refused        -  no: disagrees",
         ];
         assert_eq!(lines[2..], expected);
     }

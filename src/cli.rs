@@ -228,6 +228,7 @@ mod tests {
     use crate::config_file::COMMAND_LINE_ONLY;
     use crate::identity::{Domain, NodeId};
     use crate::net::Interface;
+    use crate::privileges::Measure;
     use crate::settings::{ClockKind, file_command};
     use crate::time::{Skew, Span};
     use proptest::prelude::*;
@@ -276,6 +277,7 @@ mod tests {
         assert_eq!((config.group, config.clock), (expected.group, ClockKind::Virtual));
         assert_eq!((config.inject_offset, config.inject_drift), (Span::ZERO, Skew::ZERO));
         assert_eq!((config.interface, config.status_socket, config.state_dir), (None, None, None));
+        assert_eq!((config.user, config.without), (None, Vec::new()));
         assert_eq!(config.verbosity, LevelFilter::Info);
     }
 
@@ -287,13 +289,15 @@ mod tests {
             --delay-asymmetry 7=1.5us --average midpoint --gamma 1ms --reference \
             --max-slew 100.5 --step-threshold 5ms --allow-step --max-correction 10s --priority -3 --preempt --quorum 3 \
             --node-id 9 \
-            --state-dir /a --status-socket /b -vv";
+            --state-dir /a --status-socket /b --user 7:8 --without seccomp --without no-new-privs -vv";
         let config = run(text);
         assert_eq!(config.bind.to_string(), "[::1]:0");
         assert_eq!(config.interface, Some(Interface::Name("eth0".to_owned())));
         assert_eq!(config.inject_offset, Span::from_millis(-1_500));
         assert_eq!(config.inject_drift, Skew::from_ppb(-50_250));
         assert_eq!((config.state_dir, config.status_socket), (Some("/a".into()), Some("/b".into())));
+        assert_eq!(config.user, "7:8".parse().ok());
+        assert_eq!(config.without, [Measure::Seccomp, Measure::NoNewPrivs]);
         assert_eq!(config.verbosity, LevelFilter::Trace);
         let expected = NodeConfig {
             node_id: NodeId::new(9),

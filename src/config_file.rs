@@ -282,6 +282,8 @@ mod tests {
                 (ValueKind::Text, "timestamping") => "'kernel'",
                 (ValueKind::Text, "weight") => "['7=3', '192.0.2.1=2']",
                 (ValueKind::Text, "delay-asymmetry") => "['-5us', '7=1us']",
+                (ValueKind::Text, "without") => "['seccomp']",
+                (ValueKind::Text, "user") => "'65534:65534'",
                 (ValueKind::Text, "peer") => "['192.0.2.1:1']",
                 (ValueKind::Text, _) => "'192.0.2.1:1'",
             };

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::Duration as StdDuration;
 
 use bytes::BytesMut;
@@ -26,8 +25,8 @@ use crate::net::{Received, Sockets};
 use crate::node::{Node, Transmit, TransmitToken};
 use crate::protocol::MAX_FRAME_LEN;
 use crate::state_dir::StateDir;
-use crate::status::{DriverStatus, Status};
-use crate::status_socket::{StatusSocket, StatusSocketError};
+use crate::status::{DriverStatus, PrivilegeStatus, Status};
+use crate::status_socket::{StatusListener, StatusSocket};
 use crate::system_clock::{SystemClock, SystemClockError, Target};
 use crate::time::{LocalTime, Skew, Span, Time};
 use crate::timers::Throttle;
@@ -63,6 +62,7 @@ pub struct EventLoop {
     sockets: Sockets<TransmitToken>,
     signals: Signals,
     status_socket: Option<StatusSocket>,
+    privileges: PrivilegeStatus,
     clock: LocalClock,
     continuity: Continuity,
     system_clock: Option<Steered>,
@@ -106,9 +106,17 @@ struct Drift {
     next: LocalTime,
 }
 
+/// From here on SIGTERM and SIGINT wait for [`EventLoop::run`].
+///
+/// # Errors
+/// The system refuses.
+pub fn stop_signals() -> io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT])
+}
+
 impl EventLoop {
-    /// Puts a node on its sockets. From here on SIGTERM and SIGINT wait for [`EventLoop::run`]. `system_clock` is given when
-    /// the machine's own clock shall follow the node's.
+    /// Puts a node on its sockets. `signals` end it, see [`stop_signals`]. `system_clock` is given when the machine's own clock
+    /// shall follow the node's.
     ///
     /// # Errors
     /// The system refuses to watch the sockets or signals.
@@ -117,10 +125,10 @@ impl EventLoop {
         mut sockets: Sockets<TransmitToken>,
         clock: LocalClock,
         system_clock: Option<SystemClock>,
+        mut signals: Signals,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         sockets.register(poll.registry(), MAIN, GROUP)?;
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
         poll.registry().register(&mut signals, SIGNALS, mio::Interest::READABLE)?;
         let next = clock.now();
         Ok(Self {
@@ -128,6 +136,7 @@ impl EventLoop {
             sockets,
             signals,
             status_socket: None,
+            privileges: PrivilegeStatus::default(),
             clock,
             continuity: Continuity::new(),
             system_clock: system_clock.map(|clock| Steered { clock, next, step: None }),
@@ -146,12 +155,13 @@ impl EventLoop {
         })
     }
 
-    /// Shows the node's status to whoever connects to a socket at `path`.
+    /// Shows the node's status, `privileges` in it, to whoever connects.
     ///
     /// # Errors
-    /// The path belongs to somebody else, or cannot be written.
-    pub fn show_status_at(&mut self, path: &Path) -> Result<(), StatusSocketError> {
-        self.status_socket = Some(StatusSocket::open(path, self.poll.registry(), STATUS)?);
+    /// The system refuses to watch the socket.
+    pub fn show_status_at(&mut self, listener: StatusListener, privileges: PrivilegeStatus) -> io::Result<()> {
+        self.status_socket = Some(StatusSocket::new(listener, self.poll.registry(), STATUS)?);
+        self.privileges = privileges;
         Ok(())
     }
 
@@ -384,6 +394,7 @@ impl EventLoop {
             system: pair.system,
             disciplined: self.node.clock().read(pair.local),
             uncertainty: pair.uncertainty,
+            privileges: self.privileges.clone(),
             send_errors: self.send_errors,
             unreachable: self.unreachable,
             wake_ups: self.wake_ups,

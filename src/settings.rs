@@ -25,6 +25,7 @@ use crate::average::Average;
 use crate::config::{CorrectionPolicy, NodeConfig, Role, Who};
 use crate::identity::{Domain, NodeId};
 use crate::net::{DEFAULT_PORT, Interface, Timestamping, default_group};
+use crate::privileges::{Measure, UserName};
 use crate::time::{Skew, Span};
 
 /// A rate beyond this is no oscillator, see [`Skew::MAX`].
@@ -162,6 +163,12 @@ pub struct Settings {
     /// Where `status` asks [default: in $XDG_RUNTIME_DIR, /run or /tmp]
     #[arg(long, value_name = "PATH", help_heading = NODE)]
     status_socket: Option<PathBuf>,
+    /// Run as this user (NAME or UID:GID) [default: who starts it]
+    #[arg(long, value_name = "USER", help_heading = NODE)]
+    user: Option<UserName>,
+    /// Leave out: capabilities, no-new-privs, seccomp [default: none]
+    #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = NODE)]
+    without: Vec<Measure>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -228,6 +235,10 @@ pub struct RunConfig {
     pub status_socket: Option<PathBuf>,
     /// Where drift and identity survive restarts.
     pub state_dir: Option<PathBuf>,
+    /// Who to become once nothing takes more; `None`: nobody else.
+    pub user: Option<UserName>,
+    /// The protections of the process to leave out.
+    pub without: Vec<Measure>,
     /// How much is logged unless `RUST_LOG` says otherwise.
     pub verbosity: LevelFilter,
 }
@@ -347,6 +358,11 @@ impl Settings {
             fault("status-socket", "is too long for a socket (at most 107 bytes)".to_owned());
         }
 
+        let leaves_out = |measure| self.without.contains(&measure);
+        if leaves_out(Measure::NoNewPrivs) && !leaves_out(Measure::Seccomp) {
+            fault("without", "no-new-privs takes seccomp with it: leave out both".to_owned());
+        }
+
         let given = self.node_id.map(NodeId::new);
         let default = NodeConfig::new(given.unwrap_or(NodeId::new(1)), role);
         let interval = self.interval.unwrap_or(default.interval);
@@ -393,6 +409,8 @@ impl Settings {
                     inject_drift: self.inject_drift.unwrap_or_default(),
                     status_socket: self.status_socket,
                     state_dir: self.state_dir,
+                    user: self.user,
+                    without: self.without,
                     verbosity,
                 });
             }
@@ -511,6 +529,8 @@ mod tests {
             "state-dir",
             "key-file",
             "status-socket",
+            "user",
+            "without",
         ];
         let mut written = 0;
         for setting in file_command().get_arguments() {

@@ -7,9 +7,13 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+
 use crate::identity::NodeId;
+use crate::privileges::Owner;
 use crate::time::Skew;
 
 /// The file with the node's number: decimal, on one line.
@@ -74,14 +78,22 @@ fn system(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> State
     move |error| StateError::System { attempt, path: path.to_owned(), error }
 }
 
+/// Makes a directory somebody else's, and not what may have taken its place.
+fn give(path: &Path, Owner { uid, gid }: Owner) -> io::Result<()> {
+    let only_directory = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    let directory = File::options().read(true).custom_flags(only_directory.bits()).open(path)?;
+    fchown(directory, Some(uid.as_raw()), Some(gid.as_raw()))
+}
+
 impl StateDir {
-    /// The directory at `path`, made if it is missing; its parent must exist, so that a mistyped path is noticed.
+    /// The directory at `path`. If it is missing it is made, for `owner` if it is not for this process's user; its parent must exist, so that
+    /// a mistyped path is noticed.
     ///
     /// # Errors
     /// There is something else, or no directory can be made.
-    pub fn open(path: &Path) -> Result<Self, StateError> {
+    pub fn open(path: &Path, owner: Option<Owner>) -> Result<Self, StateError> {
         match fs::create_dir(path) {
-            Ok(()) => {}
+            Ok(()) => owner.map_or(Ok(()), |owner| give(path, owner)).map_err(system("give away directory", path))?,
             Err(_) if path.is_dir() => {}
             Err(_) if path.exists() => return Err(StateError::NotADirectory(path.to_owned())),
             Err(error) => return Err(system("make directory", path)(error)),
@@ -174,8 +186,11 @@ mod tests {
     fn a_number_is_drawn_once_and_kept() {
         let parent = TempDir::new().unwrap();
         let path = parent.path().join("state");
-        assert_eq!(StateDir::open(&path).unwrap().node_id(drawn(281_474_976_710_655)).unwrap().get(), (1 << 48) - 1);
-        assert_eq!(StateDir::open(&path).unwrap().node_id(not_drawn).unwrap().get(), (1 << 48) - 1);
+        assert_eq!(
+            StateDir::open(&path, None).unwrap().node_id(drawn(281_474_976_710_655)).unwrap().get(),
+            (1 << 48) - 1
+        );
+        assert_eq!(StateDir::open(&path, None).unwrap().node_id(not_drawn).unwrap().get(), (1 << 48) - 1);
         assert_eq!(fs::read_to_string(path.join("identity")).unwrap(), "281474976710655\n");
         let names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["identity"], "nothing else is left behind");
@@ -186,7 +201,11 @@ mod tests {
         let dir = TempDir::new().unwrap();
         for text in ["7", " 7 \r\n", "0007\n"] {
             fs::write(dir.path().join("identity"), text).unwrap();
-            assert_eq!(StateDir::open(dir.path()).unwrap().node_id(not_drawn).unwrap(), NodeId::new(7), "{text:?}");
+            assert_eq!(
+                StateDir::open(dir.path(), None).unwrap().node_id(not_drawn).unwrap(),
+                NodeId::new(7),
+                "{text:?}"
+            );
         }
     }
 
@@ -196,7 +215,7 @@ mod tests {
         let file = dir.path().join("identity");
         for bytes in [&b""[..], b"\n", b"0\n", b"-1", b"seven", b"7 8", b"\xff\xfe7", b"18446744073709551616"] {
             fs::write(&file, bytes).unwrap();
-            let error = StateDir::open(dir.path()).unwrap().node_id(not_drawn).unwrap_err().to_string();
+            let error = StateDir::open(dir.path(), None).unwrap().node_id(not_drawn).unwrap_err().to_string();
             let expected = format!("{} does not hold a node number", file.display());
             assert!(error.starts_with(&expected), "{error:?} for {bytes:?}");
             assert_eq!(fs::read(&file).unwrap(), bytes);
@@ -206,7 +225,7 @@ mod tests {
     #[test]
     fn a_drift_is_kept_to_the_millionth_part_of_a_ppm() {
         let dir = TempDir::new().unwrap();
-        let state = StateDir::open(dir.path()).unwrap();
+        let state = StateDir::open(dir.path(), None).unwrap();
         assert_eq!(state.drift().unwrap(), None);
         for ppt in [0, 12_345_678, -83_000_001, 500_000_000] {
             state.save_drift(Skew::from_ppt(ppt)).unwrap();
@@ -225,7 +244,7 @@ mod tests {
     fn what_a_crash_left_half_written_does_no_harm() {
         let dir = TempDir::new().unwrap();
         fs::write(dir.path().join("identity.new"), "99999999999").unwrap();
-        let state = StateDir::open(dir.path()).unwrap();
+        let state = StateDir::open(dir.path(), None).unwrap();
         assert_eq!(state.node_id(drawn(5)).unwrap(), NodeId::new(5));
         assert_eq!(state.node_id(not_drawn).unwrap(), NodeId::new(5));
     }
@@ -235,10 +254,10 @@ mod tests {
         let parent = TempDir::new().unwrap();
         let file = parent.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = StateDir::open(&file).unwrap_err().to_string();
+        let error = StateDir::open(&file, None).unwrap_err().to_string();
         assert_eq!(error, format!("{} is not a directory", file.display()));
         let deep = parent.path().join("no/such");
-        let error = StateDir::open(&deep).unwrap_err().to_string();
+        let error = StateDir::open(&deep, None).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot make directory {}: ", deep.display())), "{error}");
     }
 
@@ -246,7 +265,7 @@ mod tests {
     fn a_place_that_cannot_be_read_or_written_is_named() {
         // Not by permissions, which do not bind root, under whom tests may run.
         let dir = TempDir::new().unwrap();
-        let state = StateDir::open(dir.path()).unwrap();
+        let state = StateDir::open(dir.path(), None).unwrap();
         let draft = dir.path().join("identity.new");
         symlink("/no/such/place", &draft).unwrap();
         let error = state.node_id(drawn(5)).unwrap_err().to_string();

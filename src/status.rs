@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ pub struct Status {
     pub pause_reason: Option<String>,
     /// Its clocks.
     pub clock: ClockStatus,
+    /// What its process may do.
+    pub privileges: PrivilegeStatus,
     /// Datagrams sent, received and dropped.
     pub counters: CounterStatus,
     /// On a master: its slaves, by number. Empty on a slave.
@@ -90,6 +93,35 @@ pub struct ClockStatus {
     pub disciplined_ns: i64,
     /// The two were read at most this far apart.
     pub uncertainty_ns: i64,
+}
+
+/// What a node's process may still do, as the kernel said when the node had given up the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivilegeStatus {
+    /// The user that it runs as.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Its capabilities by name, such as `CAP_SYS_TIME`.
+    pub capabilities: Vec<String>,
+    /// Nothing that it executes gains privileges.
+    pub no_new_privs: bool,
+    /// System calls that it does not need are refused.
+    pub seccomp: bool,
+}
+
+impl fmt::Display for PrivilegeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let capabilities = match self.capabilities.as_slice() {
+            [] => "none".to_owned(),
+            [one] => one.clone(),
+            many => many.len().to_string(),
+        };
+        let word = |is_on| if is_on { "on" } else { "off" };
+        let (uid, gid) = (self.uid, self.gid);
+        let (no_new_privs, seccomp) = (word(self.no_new_privs), word(self.seccomp));
+        write!(f, "uid={uid} gid={gid} capabilities={capabilities} no-new-privs={no_new_privs} seccomp={seccomp}")
+    }
 }
 
 /// What a node has sent, received and dropped since it started.
@@ -168,6 +200,8 @@ pub struct DriverStatus {
     pub disciplined: Time,
     /// The two were read at most this far apart.
     pub uncertainty: Span,
+    /// What the process may do.
+    pub privileges: PrivilegeStatus,
     /// Datagrams that the system did not send.
     pub send_errors: u64,
     /// Datagrams that reached nobody.
@@ -215,6 +249,7 @@ impl Status {
                 disciplined_ns: driver.disciplined.as_nanos(),
                 uncertainty_ns: driver.uncertainty.as_nanos(),
             },
+            privileges: driver.privileges,
             counters: CounterStatus {
                 sent: named(&mut counters.sent()),
                 received: named(&mut counters.received()),

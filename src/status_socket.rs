@@ -1,7 +1,7 @@
 //! The Unix socket through which `berkeleyd status` looks into a running node: whoever connects gets one JSON object and
 //! a line break, and the connection is closed. It takes no orders, it reads nothing.
 //!
-//! Only the owner may connect. A client that does not read costs a bounded buffer until it is dropped; it never holds the
+//! Only the owner and root may connect, whatever the directory allows. A client that does not read costs a bounded buffer until it is dropped; it never holds the
 //! loop up.
 
 use std::io::{self, Write};
@@ -11,16 +11,27 @@ use std::path::{Path, PathBuf};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use nix::sys::stat::{Mode, umask};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat, umask};
+use nix::unistd::fchownat;
+
+use crate::privileges::Owner;
 
 /// Clients that are served at the same time. More wait in the kernel's queue; a slow one is dropped for the next.
 const CLIENTS: usize = 8;
 
+/// A socket that nobody is served at yet. Its file goes with it.
+#[derive(Debug)]
+pub struct StatusListener {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
 /// The socket, and the clients that have not taken all of their answer yet.
 #[derive(Debug)]
 pub struct StatusSocket {
-    path: PathBuf,
-    listener: UnixListener,
+    listener: StatusListener,
     clients: Vec<Client>,
     first_client: Token,
 }
@@ -60,13 +71,12 @@ impl std::fmt::Display for StatusSocketError {
 
 impl std::error::Error for StatusSocketError {}
 
-impl StatusSocket {
-    /// Listens at `path`. A socket that a dead node left there is replaced. Uses `first_token` for the listener and the
-    /// ones above it for clients.
+impl StatusListener {
+    /// Listens at `path`, for `owner` if it is not for this process's user. A socket that a dead node left there is replaced.
     ///
     /// # Errors
     /// The path belongs to somebody else, or cannot be written.
-    pub fn open(path: &Path, registry: &Registry, first_token: Token) -> Result<Self, StatusSocketError> {
+    pub fn bind(path: &Path, owner: Option<Owner>) -> Result<Self, StatusSocketError> {
         let system = |error| StatusSocketError::System(path.to_owned(), error);
         if let Ok(metadata) = std::fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
@@ -81,9 +91,31 @@ impl StatusSocket {
         let before = umask(Mode::from_bits_truncate(0o177));
         let listener = UnixListener::bind(path);
         umask(before);
-        let mut listener = listener.map_err(system)?;
-        registry.register(&mut listener, first_token, Interest::READABLE).map_err(system)?;
-        Ok(Self { path: path.to_owned(), listener, clients: Vec::new(), first_client: Token(first_token.0 + 1) })
+        let listener = Self { path: path.to_owned(), listener: listener.map_err(system)? };
+        if let Some(owner) = owner {
+            give(path, owner).map_err(|error| system(error.into()))?;
+        }
+        Ok(listener)
+    }
+}
+
+/// Makes a socket's file somebody else's. Only if it is a socket: in a directory of that user's it may be another file by now.
+fn give(path: &Path, Owner { uid, gid }: Owner) -> Result<(), Errno> {
+    let file = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    if SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFSOCK {
+        return Err(Errno::ENOTSOCK);
+    }
+    fchownat(&file, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)
+}
+
+impl StatusSocket {
+    /// Serves whoever connects. Uses `first_token` for the listener and the ones above it for clients.
+    ///
+    /// # Errors
+    /// The system refuses to watch the socket.
+    pub fn new(mut listener: StatusListener, registry: &Registry, first_token: Token) -> io::Result<Self> {
+        registry.register(&mut listener.listener, first_token, Interest::READABLE)?;
+        Ok(Self { listener, clients: Vec::new(), first_client: Token(first_token.0 + 1) })
     }
 
     /// True when `token` is the listener's or a client's.
@@ -95,7 +127,7 @@ impl StatusSocket {
     pub fn serve(&mut self, registry: &Registry, mut answer: impl FnMut() -> Vec<u8>) {
         self.clients.retain_mut(|client| client.write().is_ok_and(|done| !done));
         loop {
-            match self.listener.accept() {
+            match self.listener.listener.accept() {
                 Ok((stream, _)) => self.welcome(registry, stream, answer()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Drained, or the client is gone already; whatever else it is, the next one may fare better.
@@ -138,9 +170,9 @@ impl Client {
     }
 }
 
-impl Drop for StatusSocket {
+impl Drop for StatusListener {
     fn drop(&mut self) {
-        // Left behind it would only be replaced at the next start.
+        // Left behind, because the user that the node runs as may not, it is replaced at the next start.
         let _ = std::fs::remove_file(&self.path);
     }
 }

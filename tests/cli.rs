@@ -74,6 +74,12 @@ fn mistakes_on_the_command_line_are_one_line_and_exit_2() {
         ("--role slave --key-file /k", &["--key-file", "authentication is not built yet"]),
         ("--role slave --timestamping hardware", &["--timestamping hardware", "not built yet", "auto or kernel"]),
         ("--timestamping cesium", &["'cesium'", "--timestamping", "auto, hardware, kernel, user"]),
+        // Privileges.
+        ("--user 65534:", &["'65534:'", "--user", "a name, or two numbers"]),
+        ("--user 4294967295:0", &["'4294967295:0'", "--user", "a name, or two numbers"]),
+        ("--user no-such-user", &["--user", "there is no user no-such-user on this machine"]),
+        ("--without capability", &["'capability'", "--without", "capabilities, no-new-privs, seccomp"]),
+        ("--without no-new-privs", &["--without no-new-privs takes seccomp with it", "leave out both"]),
         // Durations.
         ("--interval 1", &["'1'", "--interval", "the unit must be ns, us, ms, s, min, h or d"]),
         ("--interval soon", &["'soon'", "--interval", "number with a unit"]),

@@ -9,13 +9,15 @@ use nix::unistd::getppid;
 
 use crate::commands::demo::PARENT;
 use crate::commands::{Failure, default_socket};
-use crate::event_loop::EventLoop;
+use crate::event_loop::{EventLoop, stop_signals};
 use crate::identity::{Incarnation, NodeId};
 use crate::local_clock::LocalClock;
 use crate::net::{Addresses, Sockets};
 use crate::node::Node;
+use crate::privileges::{PrivilegeError, Restraint};
 use crate::settings::{ClockKind, RunConfig};
 use crate::state_dir::StateDir;
+use crate::status_socket::StatusListener;
 use crate::system_clock::SystemClock;
 
 /// Runs a node until SIGTERM or SIGINT.
@@ -27,11 +29,31 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
         end_with(&parent)?;
     }
     // Before all else, so that a missing privilege is told before anything else happened.
+    let restraint = Restraint::new(config.user.as_ref(), config.without, config.clock == ClockKind::System);
+    let restraint = restraint.map_err(|error| match error {
+        PrivilegeError::NoSuchUser(_) => Failure::Mistake(format!("--user: {error}")),
+        PrivilegeError::User { .. } | PrivilegeError::Capabilities(_) | PrivilegeError::NoNewPrivs(_) => failed(error),
+    })?;
     let system_clock = match config.clock {
         ClockKind::Virtual => None,
         ClockKind::System => Some(SystemClock::open().map_err(failed)?),
     };
-    let state_dir = config.state_dir.as_deref().map(StateDir::open).transpose().map_err(failed)?;
+    let addresses = Addresses { bind: config.bind, group: config.group, interface: config.interface };
+    let sockets = Sockets::open(&addresses, config.timestamping).map_err(failed)?;
+    // Who sees the status socket may send one.
+    let signals = stop_signals().map_err(failed)?;
+    let listener = match &config.status_socket {
+        Some(path) => Some(StatusListener::bind(path, restraint.user()).map_err(failed)?),
+        // Without the default one a node runs as well; one that was asked for has to be there.
+        None => StatusListener::bind(&default_socket(), restraint.user())
+            .inspect_err(|error| warn!("no status can be shown: {error}"))
+            .ok(),
+    };
+    let state_dir =
+        config.state_dir.as_deref().map(|path| StateDir::open(path, restraint.user())).transpose().map_err(failed)?;
+
+    restraint.change_user().map_err(failed)?;
+
     let node_id = match (config.node.node_id(), &state_dir) {
         (Some(given), _) => given,
         (None, Some(kept)) => {
@@ -42,26 +64,26 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     };
     let rate = state_dir.as_ref().map_or(Ok(None), StateDir::drift).map_err(failed)?.unwrap_or_default();
     let incarnation = Incarnation::drawn(random_bits()?);
-    let addresses = Addresses { bind: config.bind, group: config.group, interface: config.interface };
-    let sockets = Sockets::open(&addresses, config.timestamping).map_err(failed)?;
     let clock = LocalClock::new(config.inject_drift).map_err(failed)?;
     let node_config = config.node.into_config(node_id);
     let (role, domain, address) = (node_config.role, node_config.domain, sockets.local_addr());
     let start = clock.pair();
     let node = Node::new(node_config, incarnation, start.local, start.system + config.inject_offset, rate);
-    let mut event_loop = EventLoop::new(node, sockets, clock, system_clock).map_err(failed)?;
+    let mut event_loop = EventLoop::new(node, sockets, clock, system_clock, signals).map_err(failed)?;
     if let Some(state_dir) = state_dir {
         event_loop.keep_drift_in(state_dir);
     }
-    match &config.status_socket {
-        Some(path) => event_loop.show_status_at(path).map_err(failed)?,
-        // Without the default one a node runs as well; one that was asked for has to be there.
-        None => event_loop
-            .show_status_at(&default_socket())
-            .unwrap_or_else(|error| warn!("no status can be shown: {error}")),
-    }
+
+    let privileges = restraint.confine().map_err(failed)?;
     info!("started node={node_id} role={role:?} at={address} domain={domain} clock={:?}", config.clock);
+    info!("privileges {privileges}");
+    if privileges.uid == 0 && restraint.user().is_none() {
+        warn!("this node runs as root: give it a user of its own (--user)");
+    }
     warn!("frames are not authenticated: whoever reaches this network can move this clock");
+    if let Some(listener) = listener {
+        event_loop.show_status_at(listener, privileges).map_err(failed)?;
+    }
     event_loop.run().map_err(failed)
 }
 

@@ -135,6 +135,7 @@ fn for_people(status: &Status) -> String {
         "datagrams",
         &format!("{} sent, {} received, {dropped}", sum(&status.counters.sent), sum(&status.counters.received)),
     );
+    line("privileges", &status.privileges.to_string());
     if status.role == RoleName::Master {
         lines.push('\n');
         lines.push_str(&table(&status.peers));

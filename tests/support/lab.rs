@@ -176,8 +176,13 @@ impl Daemon {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The process.
+    pub fn id(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process"))
+    }
+
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a process")), signal).expect("it is running");
+        kill(self.id(), signal).expect("it is running");
     }
 
     /// Waits for its end: the exit status, all that it logged, and what it wrote to the standard output.

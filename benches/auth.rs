@@ -51,7 +51,7 @@ fn frame(message: Message<'static>) -> Frame<'static> {
 }
 
 fn request() -> Frame<'static> {
-    frame(Message::Request(Request { t1: LocalTime::from_nanos(5_000_000_123) }))
+    frame(Message::Request(Request::bare(LocalTime::from_nanos(5_000_000_123))))
 }
 
 fn correction() -> Frame<'static> {

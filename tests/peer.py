@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""A berkeleyd slave, written from PROTOCOL.md (version 1) alone.
+"""A berkeleyd slave, written from PROTOCOL.md (version 1) alone. standing_peer.py makes a node of it that can be master.
 
-It joins one master, answers its requests, applies its corrections and leaves after a given number of them.
+It joins a master among its peers, answers its requests, applies its corrections and leaves after a given number of them.
 Every event is one JSON object on one line of standard output.
 """
 
 import argparse
 import ipaddress
 import json
+import math
 import secrets
 import socket
 import struct
@@ -17,7 +18,7 @@ from collections import namedtuple
 
 MAGIC = b"BK"
 VERSION = 1
-REQUEST, RESPONSE, CORRECTION, ACKNOWLEDGEMENT, JOIN, LEAVE, ANNOUNCE = range(1, 8)
+REQUEST, RESPONSE, CORRECTION, ACKNOWLEDGEMENT, JOIN, LEAVE, ANNOUNCE, CLAIM, REFUSAL = range(1, 10)
 STEPPED, SLEWED, REFUSED = 1, 2, 3
 OUTCOMES = {STEPPED: "stepped", SLEWED: "slewed", REFUSED: "refused"}
 AUTHENTICATED = 1 << 0  # header.flags
@@ -34,6 +35,10 @@ MAX_REFERENCE_DISTANCE = 4 * SECOND
 # Timers, in seconds.
 FIRST_JOIN_DELAY, LAST_JOIN_DELAY, JOIN_SPACING, LEAST_SILENCE = 0.1, 1.0, 0.1, 1.0
 SILENT_HEARTBEATS = 4
+ALIVE_HEARTBEATS, REFUSAL_SPACING, SUCCESSORS = 3, 0.005, 8
+SHORTEST_HEARTBEAT = 0.1
+TERM_LEAP = 65536
+WANDER = 2e-8
 
 RANGES = {
     "any": lambda value: True,
@@ -46,6 +51,8 @@ RANGES = {
     "bound": lambda value: 0 <= value <= LIMIT or value == NOT_KNOWN,
     "rate": lambda value: -(10**11) <= value <= 10**11,
     "outcome": lambda value: value in OUTCOMES,
+    "merit": lambda value: value <= 4,
+    "merit, not 0": lambda value: 1 <= value <= 4,
 }
 
 
@@ -84,13 +91,19 @@ BODIES = {
                      t3_late="any", response_flags="any"),
     CORRECTION: Layout("Correction", ">H6x", count="any"),
     ACKNOWLEDGEMENT: Layout("Acknowledgement", ">IB3x", adjustment="any", outcome="outcome"),
-    JOIN: Layout("Join", ">iH2xQQ56x", priority="any", join_flags="any", master="any", master_incarnation="any"),
-    LEAVE: Layout("Leave", ">8x"),
-    ANNOUNCE: Layout("Announce", ">qixB66x", interval="interval", priority="any", heartbeat="heartbeat"),
+    JOIN: Layout("Join", ">iHBxQQQQ40x", priority="any", join_flags="any", merit="merit", master="any",
+                 master_incarnation="any", corrected_term="term", corrected_master="any"),
+    LEAVE: Layout("Leave", ">Q", successor="any"),
+    ANNOUNCE: Layout("Announce", ">qiBBH8Q", interval="interval", priority="any", merit="merit, not 0",
+                     heartbeat="heartbeat", members="any",
+                     **{"successor_%d" % number: "any" for number in range(1, SUCCESSORS + 1)}),
+    CLAIM: Layout("Claim", ">iBxH", priority="any", merit="merit, not 0", claim_flags="any"),
+    REFUSAL: Layout("Refusal", ">Q", master="any"),
 }
 
 Frame = namedtuple("Frame", "header body entries")
 Master = namedtuple("Master", "node incarnation address")
+HANDOVER = 1 << 0  # claim_flags
 
 
 def encode(kind, domain, round_, term, sender, incarnation, *values):
@@ -181,7 +194,8 @@ class DisciplinedClock:
     def error_bound(self, local):
         if self._error_bound == NOT_KNOWN:
             return NOT_KNOWN
-        grown = -(-self._rate_error * abs(local - self._reference) // PPT)
+        age = abs(local - self._reference)
+        grown = -(-self._rate_error * age // PPT) + int(WANDER * math.sqrt((age / SECOND) ** 3 / 3) * SECOND)
         bound = self._error_bound + grown + abs(self.slew(local))
         return bound if bound <= LIMIT else NOT_KNOWN
 
@@ -197,12 +211,14 @@ class DisciplinedClock:
 class Slave:
     """The slave's side of the protocol, on a bound UDP socket.
 
-    `peer` is the only configured peer, `emit` is called with each event, `timer` tells seconds to the timers.
+    `peers` are the configured peers, `emit` is called with each event, `timer` tells seconds to the timers.
     """
 
-    def __init__(self, sock, peer, emit, domain=0, node=None, clock_offset=0, drift_ppt=0, limit=2**60,
+    priority = 0
+
+    def __init__(self, sock, peers, emit, domain=0, node=None, clock_offset=0, drift_ppt=0, limit=2**60,
                  timer=time.monotonic):
-        self._socket, self._peer, self._emit, self._timer = sock, peer, emit, timer
+        self._socket, self._peers, self._emit, self._timer = sock, peers, emit, timer
         self._domain, self._limit = domain, limit
         self.node = node or draw_identity()
         self.incarnation = draw_identity()
@@ -213,10 +229,16 @@ class Slave:
         self.applied = 0
         self._applied_round, self._applied_outcome = 0, None
         self._heard = self._asked = self._last_join = float("-inf")
-        self._silence = LEAST_SILENCE
+        self._silence, self._heartbeat = LEAST_SILENCE, SHORTEST_HEARTBEAT
+        self._successors, self._members = (), 0
+        self._left_to = None  # whom the master named when it left
+        self._corrected = (0, 0)  # in which term and by which master
+        self._last_refusal = float("-inf")
         self._start_joining()
         self._handlers = {REQUEST: self._on_request, CORRECTION: self._on_correction, LEAVE: self._on_leave,
                           ANNOUNCE: self._on_announce}
+        # What needs no master to come from.
+        self._anybodys = {CLAIM: self._on_claim, JOIN: self._on_join, REFUSAL: self._on_refusal}
 
     def run(self, corrections, timeout):
         """Takes part until `corrections` are applied; False if that takes longer than `timeout` seconds."""
@@ -248,7 +270,7 @@ class Slave:
         if not self._joining and now >= self._next_timer():
             self._lose_master("silent")
         if self._joining and now >= self._next_timer():
-            self._join()
+            self._join(self._peers if self._is_lost() else [self._master.address])
             self._next_join = now + self._join_delay
             self._join_delay = min(2 * self._join_delay, LAST_JOIN_DELAY)
 
@@ -262,8 +284,11 @@ class Slave:
         header = frame.header
         if header.sender == self.node:
             raise Dropped("own_frame" if header.incarnation == self.incarnation else "duplicate_node_id")
-        if address != self._peer:
+        if address not in self._peers:
             raise Dropped("not_a_peer")
+        anybodys = self._anybodys.get(header.type)
+        if anybodys is not None:
+            return anybodys(frame, address)
         handler = self._handlers.get(header.type)
         if handler is None:
             raise Dropped("wrong_role")
@@ -271,22 +296,56 @@ class Slave:
         self._heard = self._timer()
         handler(frame, arrival)
 
+    def _alive(self):
+        """True while the master is heard too well for another one to be right."""
+        return self._left_to is None and self._timer() - self._heard < ALIVE_HEARTBEATS * self._heartbeat
+
+    def _on_claim(self, frame, address):
+        """Section 9, refusing: what concerns every node, whether it stands or not."""
+        header = frame.header
+        if frame.body.claim_flags & HANDOVER:
+            raise Dropped("wrong_role")
+        if self._alive() and header.sender != self._master.node:
+            if len(self._successors) < SUCCESSORS or self.node in self._successors:
+                self._refuse(address, self._master.node)
+            raise Dropped("vain_claim")
+        if header.term <= self._term:
+            self._refuse(address, 0)
+            raise Dropped("stale_term")
+
+    def _on_join(self, frame, address):
+        """That others look for the master, too, means nothing to a slave that does not stand."""
+
+    def _on_refusal(self, frame, address):
+        raise Dropped("unsolicited")
+
+    def _refuse(self, address, master):
+        if self._timer() - self._last_refusal >= REFUSAL_SPACING:
+            self._last_refusal = self._timer()
+            self._send(address, REFUSAL, 0, master)
+
     def _check_master(self, header, address):
         """Lets pass what the followed master sent, and follows a new one; raises Dropped for all others."""
         sender = Master(header.sender, header.incarnation, address)
         if header.term > self._term:
             if header.type not in (REQUEST, ANNOUNCE):
                 raise Dropped("stranger")
+            if header.term > self._term + TERM_LEAP:
+                raise Dropped("out_of_range")
+            if self._master and sender.node != self._master.node and self._alive():
+                raise Dropped("rival")
             self._master, self._term = sender, header.term
             self._applied_round = 0
-            self._silence = LEAST_SILENCE
+            self._silence, self._heartbeat = LEAST_SILENCE, SHORTEST_HEARTBEAT
+            self._successors, self._members = (), 0
             self._asked = self._timer()
             self._start_joining()
             self._event("following", master=sender.node, master_incarnation=sender.incarnation, term=self._term)
         elif header.term < self._term or sender != self._master:
-            if header.type == ANNOUNCE:
-                self._join_if_due()
+            if header.type == ANNOUNCE and (self._is_lost() or sender.node == self._master.node):
+                self._join_if_due(address)
             raise Dropped("stale_term")
+        self._left_to = None
 
     def _on_request(self, frame, arrival):
         header, t1 = frame.header, frame.body.t1
@@ -331,6 +390,7 @@ class Slave:
             self._clock.apply(entry, local, step=outcome == STEPPED)
             self.applied += 1
             self._applied_round, self._applied_outcome = header.round, outcome
+            self._corrected = (self._term, self._master.node)
         local, system = self._local.with_system()
         self._acknowledge(header.round, outcome)
         self._event("correction", round=header.round, correction_ns=entry.correction, rate_ppt=entry.rate,
@@ -340,13 +400,24 @@ class Slave:
             raise Dropped("too_large")
 
     def _on_leave(self, frame, arrival):
+        self._left_to = frame.body.successor
         self._lose_master("leave")
 
     def _on_announce(self, frame, arrival):
-        self._silence = max(SILENT_HEARTBEATS * frame.body.heartbeat / 100, LEAST_SILENCE)
-        patience = max(3 * frame.body.interval / SECOND, 1.0)
+        body = frame.body
+        self._heartbeat = body.heartbeat / 100
+        self._silence = max(SILENT_HEARTBEATS * self._heartbeat, LEAST_SILENCE)
+        self._members = body.members
+        self._successors = tuple(node for node in body[-SUCCESSORS:] if node)
+        patience = max(3 * body.interval / SECOND, 1.0)
+        if not self._applied_round:
+            patience = JOIN_SPACING
         if self._timer() - self._asked >= patience:
-            self._join_if_due()
+            self._join_if_due(self._master.address)
+
+    def _is_lost(self):
+        """True when no master is heard."""
+        return self._master is None or self._left_to is not None or self._timer() - self._heard >= self._silence
 
     def _start_joining(self):
         self._joining, self._next_join, self._join_delay = True, self._timer(), FIRST_JOIN_DELAY
@@ -356,22 +427,26 @@ class Slave:
         self._start_joining()
         self._event("lost", reason=why)
 
-    def _join_if_due(self):
+    def _join_if_due(self, address):
         if self._timer() - self._last_join >= JOIN_SPACING:
-            self._join()
+            self._join([address])
 
-    def _join(self):
-        """Only frames of the peer get past `not_a_peer`, so every join, asked for or not, goes to it."""
+    def _join(self, addresses):
         node, incarnation = self._master[:2] if self._master else (0, 0)
-        self._send(self._peer, JOIN, 0, 0, 0, node, incarnation)
+        for address in addresses:
+            self._send(address, JOIN, 0, self.priority, 0, self._merit(), node, incarnation, *self._corrected)
         self._last_join = self._timer()
+
+    def _merit(self):
+        """It does not stand."""
+        return 0
 
     def _acknowledge(self, round_, outcome):
         self._send(self._master.address, ACKNOWLEDGEMENT, round_, self._adjustment(), outcome)
 
     def _leave(self):
         if self._master:
-            self._send(self._master.address, LEAVE, 0)
+            self._send(self._master.address, LEAVE, 0, 0)
             self._event("left")
 
     def _adjustment(self):
@@ -420,7 +495,7 @@ def main(arguments=None):
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind(options.bind)
-            slave = Slave(sock, options.master, print_event, options.domain, options.node_id,
+            slave = Slave(sock, [options.master], print_event, options.domain, options.node_id,
                           round(options.clock_offset * SECOND), round(options.drift * PPT / 10**6),
                           round(options.limit * SECOND))
             done = slave.run(options.corrections, options.timeout)

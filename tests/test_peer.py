@@ -44,8 +44,12 @@ def request(*fields, t1=1000, **header):
     return frame(1, 120, (">q", 40, t1), *fields, **header)
 
 
-def announce(*fields, interval=peer.SECOND, heartbeat=10, **header):
-    return frame(7, 120, (">q", 40, interval), (">B", 53, heartbeat), *fields, **header)
+def announce(*fields, interval=peer.SECOND, heartbeat=10, merit=2, **header):
+    return frame(7, 120, (">q", 40, interval), (">B", 52, merit), (">B", 53, heartbeat), *fields, **header)
+
+
+def claim(*fields, priority=0, merit=3, **header):
+    return frame(8, 48, (">i", 40, priority), (">B", 44, merit), *fields, **header)
 
 
 def entry(node, incarnation, reference, correction=0, rate=0, error_bound=0, rate_error=0, adjustment=0):
@@ -84,7 +88,7 @@ class SlaveTest(unittest.TestCase):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.addCleanup(self.socket.close)
-        self.slave = peer.Slave(self.socket, self.master.address, self.events.append, node=SLAVE_NODE,
+        self.slave = peer.Slave(self.socket, [self.master.address], self.events.append, node=SLAVE_NODE,
                                 limit=peer.SECOND, timer=lambda: self.now)
 
     def send(self, data, sender=None):
@@ -165,6 +169,7 @@ class Joining(SlaveTest):
 
     def test_a_slower_heartbeat_is_waited_for(self):
         self.ask()
+        self.correct(1)
         self.send(announce(heartbeat=100))
         self.now = 3.9
         self.slave.run_timers()
@@ -175,6 +180,7 @@ class Joining(SlaveTest):
 
     def test_announces_of_a_master_that_does_not_ask(self):
         self.ask()
+        self.correct(1)
         for self.now in (0.5, 1.0, 1.4):
             self.send(announce(interval=peer.SECOND // 2))
             self.assert_silent()
@@ -192,6 +198,8 @@ class Following(SlaveTest):
         self.send(correction(4, self.entry(), term=3))
         self.assert_answered(4, 48)
         self.assertEqual(self.ask(term=3)["applied_round"], 4)
+        self.assert_dropped("rival", announce(term=4, sender=8, incarnation=88))
+        self.now += 0.31
         self.send(announce(term=4, sender=8, incarnation=88))
         self.slave.run_timers()
         self.assertEqual(field(self.assert_answered(5, 120), ">Q", 48), 8)
@@ -215,6 +223,40 @@ class Following(SlaveTest):
 
     def test_term_zero_is_never_followed(self):
         self.assert_dropped("stale_term", request(term=0))
+
+
+class Refusing(SlaveTest):
+    """What a node that does not stand says to those who want to be master."""
+
+    def refusal(self, reason, *fields, **header):
+        self.assert_dropped(reason, claim(*fields, sender=8, incarnation=88, **header))
+        data = self.assert_answered(9, 48)
+        return field(data, ">Q", 16), field(data, ">Q", 40)
+
+    def test_while_the_master_is_heard(self):
+        self.ask(term=3)
+        self.assertEqual(self.refusal("vain_claim", term=4), (3, MASTER_NODE))
+        self.assert_dropped("vain_claim", claim(term=4, sender=8, incarnation=88))
+        self.assert_silent()
+        self.now = 0.31
+        self.assertEqual(self.send(claim(term=4, sender=8, incarnation=88)), [])
+        self.assert_silent()
+        self.assertEqual(self.refusal("stale_term", term=3), (3, 0))
+
+    def test_only_those_who_are_called(self):
+        self.ask()
+        others = [(">Q", 56 + 8 * place, 100 + place) for place in range(8)]
+        self.send(announce(*others))
+        self.assert_dropped("vain_claim", claim(term=2, sender=8, incarnation=88))
+        self.assert_silent()
+        self.send(announce(*others[1:], (">Q", 56, SLAVE_NODE)))
+        self.assertEqual(self.refusal("vain_claim", term=2), (1, MASTER_NODE))
+
+    def test_the_masters_own_claim_and_a_handover_are_nobodys_business(self):
+        self.ask()
+        self.assertEqual(self.send(claim(term=2)), [])
+        self.assert_dropped("wrong_role", claim((">H", 46, 1), term=2, sender=8, incarnation=88))
+        self.assert_silent()
 
 
 class Answering(SlaveTest):
@@ -327,7 +369,7 @@ class Dropping(SlaveTest):
                 ("magic", request((">H", 0, 0x424C))),
                 ("version", request((">B", 2, 2))),
                 ("type", frame(0, 120)),
-                ("type", frame(8, 120)),
+                ("type", frame(10, 120)),
                 ("length", request()[:119]),
                 ("length", request() + b"\0"),
                 ("length", request((">H", 6, 119))),
@@ -347,13 +389,17 @@ class Dropping(SlaveTest):
                 ("out_of_range", announce(interval=0)),
                 ("out_of_range", announce(heartbeat=9)),
                 ("out_of_range", announce(heartbeat=101)),
+                ("out_of_range", announce(merit=0)),
+                ("out_of_range", claim(merit=0)),
+                ("out_of_range", claim(term=2**64 - 1)),
+                ("out_of_range", request(term=65_537)),
                 ("out_of_range", correction(1, good_entry, self.entry(correction=-2**62))),
                 ("out_of_range", correction(1, good_entry, self.entry(rate=10**11 + 1))),
                 ("out_of_range", correction(1, good_entry, self.entry(error_bound=2**62))),
                 ("out_of_range", frame(4, 48)),
                 ("own_frame", request(sender=SLAVE_NODE, incarnation=self.slave.incarnation)),
                 ("duplicate_node_id", request(sender=SLAVE_NODE, incarnation=self.slave.incarnation + 1)),
-                ("wrong_role", frame(5, 120)),
+                ("unsolicited", frame(9, 48)),
                 ("stranger", correction(1, good_entry))):
             with self.subTest(reason):
                 self.assert_dropped(reason, data)
@@ -394,7 +440,7 @@ class Clocks(unittest.TestCase):
         clock = peer.DisciplinedClock(0, 0)
         self.assertEqual(clock.error_bound(0), peer.NOT_KNOWN)
         self.apply(clock, 0, False, reference=0, correction=-600_000, error_bound=50, rate_error=1_500_000_001)
-        self.assertEqual(clock.error_bound(peer.SECOND), 50 + 1_500_001 + 100_000)
+        self.assertEqual(clock.error_bound(peer.SECOND), 50 + 1_500_001 + 11 + 100_000)
 
 
 class Program(unittest.TestCase):

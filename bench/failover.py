@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
-"""How long a group is without corrections: nine real nodes on loopback, started at once, their master killed or stopped.
+"""How long a group is without corrections: nine real nodes, started at once, their master killed or stopped.
 
     python3 bench/failover.py [--runs 20] [--binary target/release/berkeleyd]
+    unshare --user --map-root-user --net --mount python3 bench/failover.py --namespaces
+
+All on loopback, or each in a network namespace of its own on one virtual switch.
 
 Every figure is the time until *each* node that is left has been corrected by the new master (its status says so, and who is
 master). The spread is the true one: all nodes read this machine's clock.
@@ -24,11 +27,11 @@ PATIENCE = 10.0
 
 
 class Node:
-    def __init__(self, binary, directory, number, arguments):
+    def __init__(self, launcher, directory, number, arguments):
         self.number = number
         self.socket = directory / f"{number}.sock"
         offset, drift = random.uniform(-2, 2), random.uniform(-100, 100)
-        command = [binary, "--node-id", str(number), "--status-socket", str(self.socket),
+        command = [*launcher, "--node-id", str(number), "--status-socket", str(self.socket),
                    f"--inject-offset={offset:.6f}s", f"--inject-drift={drift:.3f}", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -57,9 +60,11 @@ def wait(holds):
 
 
 def corrected_by(node, former, before):
+    """True when it was corrected in another's mastership: a slave's round is that of its last correction in the present term."""
     status = node.status()
-    return (status and status["master_id"] not in (None, former) and status["adjustment"] > before
-            and status["term"] > 0)
+    if not status or status["master_id"] in (None, former):
+        return False
+    return status["adjustment"] > before and (status["role"] == "master" or status["round"] > 0)
 
 
 def spread(nodes):
@@ -68,14 +73,39 @@ def spread(nodes):
     return (max(ahead) - min(ahead)) / 1e3
 
 
-def run(binary, how):
+def ip(arguments):
+    subprocess.run(["ip", *arguments.split()], check=True)
+
+
+def make_namespaces():
+    """One for each node, on one switch; they go with the namespaces that this process was started in."""
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    ip("link add switch type bridge mcast_snooping 0")
+    ip("link set switch up")
+    for number in range(1, NODES + 1):
+        ip(f"netns add node{number}")
+        ip(f"-n node{number} link add cable type veth peer name port{number} netns {os.getpid()}")
+        ip(f"-n node{number} address add 10.55.25.{number}/24 dev cable")
+        ip(f"-n node{number} link set cable up")
+        ip(f"link set port{number} master switch")
+        ip(f"link set port{number} up")
+
+
+def run(binary, has_namespaces, how):
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("0.0.0.0", 0))
         port = probe.getsockname()[1]
-        arguments = ["--bind", "127.0.0.1:0", "--interface", "127.0.0.1", "--group", f"239.255.5.25:{port}",
-                     "--domain", str(random.randrange(1, 2 ** 32))]
+        arguments = ["--group", f"239.255.5.25:{port}", "--domain", str(random.randrange(1, 2 ** 32))]
+        if has_namespaces:
+            arguments += ["--bind", "0.0.0.0:0", "--interface", "cable"]
+        else:
+            arguments += ["--bind", "127.0.0.1:0", "--interface", "127.0.0.1"]
+
+        def launcher(number):
+            return ["nsenter", f"--net=/run/netns/node{number}", binary] if has_namespaces else [binary]
+
         began = time.monotonic()
-        nodes = [Node(binary, pathlib.Path(directory), number, arguments) for number in range(1, NODES + 1)]
+        nodes = [Node(launcher(number), pathlib.Path(directory), number, arguments) for number in range(1, NODES + 1)]
         try:
             for node in nodes:
                 wait(lambda node=node: corrected_by(node, None, 0))
@@ -104,10 +134,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--binary", default="target/release/berkeleyd")
+    parser.add_argument("--namespaces", action="store_true", help="each node in one of its own; inside of unshare only")
     options = parser.parse_args()
-    print(f"load average {os.getloadavg()[0]:.1f}")
+    if options.namespaces:
+        make_namespaces()
     for name, how in (("kill -9", signal.SIGKILL), ("SIGTERM", signal.SIGTERM)):
-        figures = list(zip(*(run(options.binary, how) for _ in range(options.runs))))
+        before = os.getloadavg()[0]
+        figures = list(zip(*(run(options.binary, options.namespaces, how) for _ in range(options.runs))))
+        print(f"load average {before:.1f} to {os.getloadavg()[0]:.1f}")
         for what, unit, values in zip(("cold start", name, "spread in the 3 s after"), ("ms", "ms", "us"), figures):
             print(f"{what:<24} median {statistics.median(values):6.0f} {unit}, worst {max(values):6.0f} {unit}, "
                   f"{options.runs} runs")

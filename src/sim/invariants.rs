@@ -61,12 +61,14 @@ pub(crate) struct Invariants {
     lives: Vec<Life>,
     /// There have been two masters, and not yet one ensemble since.
     is_split: bool,
+    /// Two of the nodes were masters at once since the clocks were looked at last.
+    were_two: bool,
 }
 
 impl Invariants {
     /// For so many nodes.
     pub(crate) fn new(count: usize) -> Self {
-        Self { lives: vec![Life::default(); count], is_split: false }
+        Self { lives: vec![Life::default(); count], is_split: false, were_two: false }
     }
 
     /// A node starts a new life.
@@ -157,6 +159,11 @@ impl Invariants {
         None
     }
 
+    /// So many nodes are masters from now on.
+    pub(crate) fn masters(&mut self, count: usize) {
+        self.were_two |= count > 1;
+    }
+
     /// All clocks were looked at, and so many nodes are masters.
     pub(crate) fn sampled(&mut self, at: Span, samples: &[NodeSample], masters: usize) -> Option<Violation> {
         let is_claim = |sample: &NodeSample, life: &Life| {
@@ -167,7 +174,8 @@ impl Invariants {
         let mut ensembles: Vec<_> = claims().map(|(_, (_, life))| life.ensemble).collect();
         ensembles.sort_unstable();
         ensembles.dedup();
-        let is_split = masters > 1 || (self.is_split && ensembles.len() > 1);
+        let were_two = std::mem::replace(&mut self.were_two, masters > 1);
+        let is_split = were_two || masters > 1 || (self.is_split && ensembles.len() > 1);
         let violation = if is_split {
             let of = |ensemble| claims().filter(move |(_, (_, life))| life.ensemble == ensemble);
             ensembles.into_iter().find_map(|ensemble| Self::agreement(at, of(ensemble)))

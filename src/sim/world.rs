@@ -33,6 +33,9 @@ const ATTACK_PAUSE: Span = Span::from_millis(100);
 const RECORDED: usize = 256;
 /// Datagrams that wait for a paused node; its socket's buffer has no room for more.
 const WAITING: usize = 256;
+/// In a group of so many at most all clocks are looked at whenever one was corrected: a bound can be wrong for less than the time between
+/// two looks. In a larger one a round is as many looks at as many clocks.
+const WATCHED: usize = 32;
 /// What Ethernet, IPv4 and UDP put around a datagram, the pause between two frames included, in bytes.
 const WRAPPING: usize = 66;
 
@@ -49,6 +52,8 @@ struct Host {
     offset: Span,
     /// What its clock showed at its last start less its oscillator.
     ahead: Span,
+    /// It was master when it was looked at last.
+    was_master: bool,
     /// The wake-up that is planned.
     wake: Option<Wake>,
     /// Inputs wait while it is paused.
@@ -357,6 +362,7 @@ impl<'a> World<'a> {
         let Some(node) = &mut host.node else {
             return;
         };
+        let mut is_corrected = false;
         while let Some(event) = node.poll_event() {
             if let Some(violation) = self.invariants.heard(self.now, index, node, &event) {
                 recorder.violation(violation);
@@ -364,6 +370,7 @@ impl<'a> World<'a> {
             if let NodeEvent::Averaged { .. } = event {
                 recorder.round();
             } else if let NodeEvent::Corrected { .. } = event {
+                is_corrected = true;
                 recorder.correction();
             } else if let NodeEvent::TermTaken { term } = event {
                 recorder.mark(self.now, format!("node {index} takes term {term}"));
@@ -373,6 +380,8 @@ impl<'a> World<'a> {
         if let Some(violation) = self.invariants.acted(self.now, index, node, local) {
             recorder.violation(violation);
         }
+        let is_master = node.as_master().is_some();
+        let is_new_role = std::mem::replace(&mut host.was_master, is_master) != is_master;
         if let Some(deadline) = node.poll_timeout()
             && host.wake.is_none_or(|planned| deadline < planned.shows)
         {
@@ -381,6 +390,13 @@ impl<'a> World<'a> {
                 host.wake = Some(Wake { at, shows: deadline });
                 self.plan(at, Planned::Wake(index));
             }
+        }
+        if is_new_role {
+            let masters = self.masters();
+            self.invariants.masters(masters);
+        }
+        if is_corrected && self.hosts.len() <= WATCHED {
+            self.look(recorder);
         }
     }
 
@@ -739,8 +755,14 @@ impl<'a> World<'a> {
 
     // ---- observation ----------------------------------------------------------------------------------------------
 
-    /// Looks at every clock.
-    fn sample(&mut self, recorder: &mut Recorder) {
+    /// How many nodes run and take themselves for master.
+    fn masters(&self) -> usize {
+        let running = self.hosts.iter().filter(|host| !host.is_paused).filter_map(|host| host.node.as_ref());
+        running.filter(|node| node.as_master().is_some()).count()
+    }
+
+    /// Looks at every clock, whether they are where they say, and gives how many masters there are.
+    fn look(&mut self, recorder: &mut Recorder) -> usize {
         let now = self.now;
         self.samples.clear();
         for host in &mut self.hosts {
@@ -762,10 +784,16 @@ impl<'a> World<'a> {
                 }
             });
         }
-        let running = self.hosts.iter().filter(|host| !host.is_paused).filter_map(|host| host.node.as_ref());
-        let masters = running.filter(|node| node.as_master().is_some()).count();
+        let masters = self.masters();
         let violation = self.invariants.sampled(now, &self.samples, masters);
         violation.into_iter().for_each(|violation| recorder.violation(violation));
+        masters
+    }
+
+    /// Looks at every clock, for the figures too.
+    fn sample(&mut self, recorder: &mut Recorder) {
+        let now = self.now;
+        let masters = self.look(recorder);
         recorder.record(now, &self.samples);
         if self.cuts.iter().any(|cut| self.is_active(cut.fault)) {
             recorder.disturbed();
@@ -884,6 +912,7 @@ impl Host {
             lives: 0,
             offset,
             ahead: Span::ZERO,
+            was_master: false,
             wake: None,
             is_paused: false,
             waiting: Vec::new(),

@@ -138,9 +138,14 @@ impl DisciplinedClock {
     /// It grows with the age of the last correction, which is all there is to holdover: by what was not known of the rate then, and
     /// by what the rate has wandered since.
     pub fn error_bound(&self, local: LocalTime) -> Span {
+        self.quality.map_or(Span::MAX, |_| self.target_bound(local) + self.slew(local).abs())
+    }
+
+    /// The same for where it ought to be.
+    pub fn target_bound(&self, local: LocalTime) -> Span {
         self.quality.map_or(Span::MAX, |quality| {
             let age = (local - quality.reference).abs();
-            quality.error_bound + quality.rate_error.over(age) + wander(age) + self.slew(local).abs()
+            quality.error_bound + quality.rate_error.over(age) + wander(age)
         })
     }
 

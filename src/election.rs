@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              nothing heard for its own patience (below)
-//!   Standby ─────────────────────────────────────────────► Candidate ──── nobody refused for `WINDOW` ───► elected
+//!   Standby ─────────────────────────────────────────────► Candidate ──── nobody refused in its window ──► elected
 //!      ▲                                                       │
 //!      └── refused, a master is heard, a better one claims ────┘
 //! ```
@@ -23,6 +23,7 @@
 //! - a node of role slave never claims, and none claims while it hears a living master (but to ask that one to hand over);
 //! - a claim is answered by at most one refusal that is no longer, and never more than one in [`REFUSAL_PAUSE`];
 //! - nothing that anybody claims raises a term; a refusal of one's own claim does, by at most `TERM_LEAP`;
+//! - a refusal that comes up to [`LONGEST_WINDOW`] after the claim ends a mastership that nobody follows yet;
 //! - a candidate that wakes up late (it was stopped, its host was asleep) has not won;
 //! - rivals make a node wait [`YIELDS`] times in a row at most, so that a flood of claims keeps nobody from standing.
 //!
@@ -50,8 +51,10 @@ const STAGGER: Span = Span::from_millis(150);
 const LISTENING: Span = Span::from_millis(400);
 /// A clock that nobody set waits for others who may be right.
 const IMPLAUSIBLE_PATIENCE: Span = Span::from_secs(1);
-/// A claim may be refused for so long: a slow wireless network answers in less.
+/// A claim may be refused for so long: a slow wireless network answers in less. Who was refused later waits longer the next time.
 const WINDOW: Span = Span::from_millis(80);
+/// But no longer than this, and what comes later refuses nothing: a forged refusal costs its victim so much at most.
+const LONGEST_WINDOW: Span = Span::from_secs(1);
 /// It is sent twice in that time: one of them may be lost.
 const CLAIM_PAUSE: Span = Span::from_millis(40);
 /// Between two requests to hand over.
@@ -187,6 +190,10 @@ pub struct Election {
     others: BTreeMap<NodeId, (Rank, LocalTime)>,
     /// The highest term that a refusal told of.
     told_term: Term,
+    /// How long a claim of this node may be refused.
+    window: Span,
+    /// When it made the claim that it won.
+    won: Option<LocalTime>,
     /// Refusals in a row by those who hear a master.
     refusals: u32,
     /// Better candidates in a row that it made room for.
@@ -203,6 +210,8 @@ impl Election {
             not_before: now,
             others: BTreeMap::new(),
             told_term: Term::default(),
+            window: WINDOW,
+            won: None,
             refusals: 0,
             yields: 0,
             handovers: Throttle::default(),
@@ -218,13 +227,13 @@ impl Election {
     pub fn next_timeout(&self) -> Option<LocalTime> {
         match self.state {
             State::Standby => self.looks_at,
-            State::Candidate { since, repeats_at, .. } => Some(repeats_at.unwrap_or(since + WINDOW)),
+            State::Candidate { since, repeats_at, .. } => Some(repeats_at.unwrap_or(since + self.window)),
         }
     }
 
     /// The node is master no more, and claims nothing for so long.
     pub fn stepped_down(&mut self, now: LocalTime, pause: Span) {
-        *self = Self { not_before: now + pause, ..Self::new(now) };
+        *self = Self { not_before: now + pause, window: self.window, ..Self::new(now) };
     }
 
     /// Something has been heard that may make it claim earlier. What makes it claim later is seen when it looks.
@@ -281,12 +290,12 @@ impl Election {
                 self.drop_claim(context, hearing, now, now, "a master is heard");
                 None
             }
-            State::Candidate { since, .. } if now - since >= WINDOW.times(2) => {
+            State::Candidate { since, .. } if now - since >= self.window.times(2) => {
                 self.drop_claim(context, hearing, now, now + LISTENING, "it was not running");
                 None
             }
-            State::Candidate { term, since, .. } if now - since >= WINDOW => {
-                *self = Self::new(now);
+            State::Candidate { term, since, .. } if now - since >= self.window => {
+                *self = Self { window: self.window, won: Some(since), ..Self::new(now) };
                 Some(term)
             }
             State::Candidate { term, since, .. } => {
@@ -417,5 +426,14 @@ impl Election {
             None => (STAGGER, "somebody is better, or knows a higher term"),
         };
         self.drop_claim(context, hearing, now, now + pause, reason);
+    }
+
+    /// Somebody objects to the claim by which this node became master, because it hears this other one: the way is long.
+    pub fn refused_late(&mut self, arrival: &Arrival, refusal: &Refusal) -> Option<NodeId> {
+        let took = arrival.now - self.won?;
+        let living = refusal.master.filter(|_| took <= LONGEST_WINDOW)?;
+        // Twice: the next time it may take longer.
+        self.window = took.times(2).min(LONGEST_WINDOW);
+        Some(living)
     }
 }

@@ -144,6 +144,8 @@ pub enum Ending {
     Outranked(NodeId),
     /// A better node asked for it.
     HandedOver(NodeId),
+    /// Others heard this living master, but said so only after the election.
+    Refused(NodeId),
     /// It hears none of its members.
     Deserted,
 }
@@ -248,6 +250,14 @@ impl Master {
         let slept = context.config.role == Role::Auto
             && self.announced.is_some_and(|(announced, heartbeat)| has_slept(announced, heartbeat, now));
         if slept { Some(Ending::Slept) } else { self.ending }
+    }
+
+    /// Its election was refused, too late, by somebody who hears this living master. If anybody follows it meanwhile, that one is not
+    /// alive: it was the refusal that came from somebody who stood still.
+    pub fn give_way(&mut self, living: NodeId) {
+        if self.members.is_empty() {
+            self.ending = Some(Ending::Refused(living));
+        }
     }
 
     /// Its mastership.
@@ -359,7 +369,7 @@ impl Master {
             Message::Claim(claim) => self.on_claim(context, arrival, claim),
             Message::Request(_) if self.is_taken_by(arrival) => self.ending = Some(Ending::Outranked(header.sender)),
             Message::Request(_) | Message::Correction(_) => context.drop_datagram(DropReason::WrongRole, from),
-            // Of a claim that has won meanwhile.
+            // Of a claim that has won meanwhile, see `Master::give_way`.
             Message::Refusal(_) => context.drop_datagram(DropReason::Unsolicited, from),
         }
     }
@@ -508,7 +518,9 @@ impl Master {
             return context.drop_datagram(DropReason::OutOfRange, from);
         }
         // The better master, which this node joins, settles the term.
-        let is_superior = self.superior.is_some_and(|superior| superior.node == header.sender);
+        let is_superior = self
+            .superior
+            .is_some_and(|superior| superior.node == header.sender && now - superior.asked < YIELD_PATIENCE);
         if is_unknown && !is_superior && arrival.is_fresh {
             self.outbid(context, header.term, now);
         }
@@ -843,13 +855,17 @@ impl Master {
             }
         }
         let counted = Counted::new(own_is_counted, counted_slaves.into_iter());
+        // Who counts nobody but itself has not learned where the ensemble is: it knows that as well as before. Or a new master that
+        // finds newcomers only would claim to be right on what the others still take for the ensemble's time.
+        let is_alone = is_founded && own_is_counted && counted.clocks == 1;
+        let held = if is_alone { context.clock.target_bound(now) } else { Span::ZERO };
         let ensemble_rate = context.clock.rate() + counted.rate_change;
         let correction = Offset::ZERO.correction(ensemble.offset);
         let own_correction = Correction {
             reference: now,
             amount: correction,
             rate: ensemble_rate,
-            error_bound: counted.error_bound,
+            error_bound: counted.error_bound + held,
             rate_error: counted.rate_error,
         };
         match context.clock.correct(own_correction, now) {
@@ -873,7 +889,8 @@ impl Master {
         let entries = measured
             .iter()
             .filter_map(|(node, measured)| self.members.get(node)?.entry(measured, ensemble.offset, ensemble_rate));
-        let entries: Vec<Entry> = entries.collect();
+        let entries: Vec<Entry> =
+            entries.map(|entry| Entry { error_bound: entry.error_bound + held, ..entry }).collect();
         self.deliver(context, &entries, now);
         if is_founded {
             self.adapt_pause(context, &measured, now);

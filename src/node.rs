@@ -138,6 +138,11 @@ impl Node {
                 // A master that did not run for a while listens before it does anything else.
                 self.end_mastership(now);
                 if let RoleState::Master(master) = &mut self.role {
+                    if let Message::Refusal(refusal) = &frame.message
+                        && let Some(living) = self.election.refused_late(&arrival, refusal)
+                    {
+                        master.give_way(living);
+                    }
                     master.handle(&mut self.context, &arrival, &frame.message);
                     if self.end_mastership(now) {
                         // It may be the new master's.
@@ -201,6 +206,7 @@ impl Node {
             Ending::Slept => (None, Span::ZERO, "it did not run"),
             Ending::Outranked(better) => (Some(better), ROOM, "a better master is there"),
             Ending::HandedOver(preferred) => (Some(preferred), ROOM, "a preferred node asked for it"),
+            Ending::Refused(living) => (Some(living), ROOM, "others hear the master"),
             Ending::Deserted => (None, DEAF, "none of its members is heard"),
         };
         // What is still to be sent belongs to the mastership.

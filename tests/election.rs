@@ -307,6 +307,62 @@ fn a_node_that_does_not_hear_the_master_is_refused_and_terms_stay() {
     assert!((10..60).contains(&claims), "it asks now and then: {claims}");
 }
 
+/// Refusals take 120 ms, longer than the window of a claim.
+#[test]
+fn who_was_refused_too_late_steps_down_and_waits_longer_the_next_time() {
+    let mut network = group_of(5);
+    network.fate = Box::new(|_, _, _, _| Some(millis(60)));
+    network.run_until(Span::from_secs(10));
+    let master = elects(&mut network, 0..5, millis(1));
+    let term = network.members[0].node.term();
+    network.fate = Box::new(move |_, from, to, _| ((from, to) != (master, 0)).then_some(millis(60)));
+    network.run_for(Span::from_secs(60));
+    assert_eq!(masters(&network, 0..5), [master]);
+    let taken = network.members[0].events.iter().filter(|event| matches!(event, Event::TermTaken { .. })).count();
+    assert_eq!(taken, 1, "it won once");
+    let now = network.members[1].node.term();
+    // And its master the term after that.
+    assert!(now.get() <= term.get() + 2, "from {term} to {now}");
+    // It follows the others' master as soon as it hears it.
+    network.fate = Box::new(|_, _, _, _| Some(millis(60)));
+    network.run_for(Span::from_secs(3));
+    assert_eq!(network.members[0].node.master(), network.members[1].node.master());
+}
+
+#[test]
+fn a_late_refusal_deposes_no_master_that_is_followed() {
+    let mut network = group_of(4);
+    network.run_until(Span::from_secs(5));
+    network.kill(3);
+    let master = elects(&mut network, 0..3, millis(600));
+    network.run_for(millis(100));
+    let refusal = frame(1, 1, Message::Refusal(Refusal { master: Some(NodeId::new(4)) }));
+    network.inject(master, stranger(), &refusal);
+    assert_eq!(masters(&network, 0..3), [master]);
+}
+
+/// The slave of a group of two that is deaf in one direction cannot be corrected by anybody: nothing is gained by changing places.
+#[test]
+fn a_deaf_master_of_one_slave_stays_and_the_bounds_tell() {
+    let mut network = group_of(2);
+    network.run_until(Span::from_secs(10));
+    let (bound, adjustments) = {
+        let clock = network.members[0].node.clock();
+        (clock.error_bound(network.members[0].local(network.now)), clock.adjustment())
+    };
+    network.fate = Box::new(|_, _, to, _| (to != 1).then_some(Span::from_micros(60)));
+    network.run_for(Span::from_secs(120));
+    assert_eq!((masters(&network, 0..2), network.members[0].node.term()), (vec![1], Term::new(1)));
+    let slave = &network.members[0];
+    let grown = slave.node.clock().error_bound(slave.local(network.now));
+    assert!(slave.node.clock().adjustment() <= adjustments + 1, "nobody measures it");
+    assert!(grown > bound && network.spread(0..2) < grown, "{} of {grown}", network.spread(0..2));
+    network.fate = Box::new(|_, _, _, _| Some(Span::from_micros(60)));
+    network.run_for(Span::from_secs(5));
+    assert_eq!((masters(&network, 0..2), network.members[0].node.term()), (vec![1], Term::new(1)));
+    assert!(network.spread(0..2) < Span::from_micros(100), "{}", network.spread(0..2));
+}
+
 #[test]
 fn a_deaf_node_moves_nobody() {
     let mut network = group_of(5);
@@ -394,6 +450,30 @@ fn a_clock_of_1986_stands_only_when_nobody_else_does_and_corrects_nobody() {
     alone.start(auto(2), Fault::default());
     alone.run_for(Span::from_secs(4));
     assert!(alone.error(0).abs() < millis(1), "{}", alone.error(0));
+}
+
+/// It has the highest priority and dies and comes back, again and again, as the only one that could succeed the master.
+#[test]
+fn a_clock_of_1986_that_is_the_only_successor_corrects_nobody() {
+    let forty_years = Span::from_secs(-40 * 365 * 86_400);
+    let mut network = Network::new();
+    let right = network.start(auto(1), Fault::default());
+    network.run_for(Span::from_secs(2));
+    let lost = network.start(NodeConfig { priority: 100, ..auto(9) }, Fault { offset: forty_years, drift: Skew::ZERO });
+    let slave = network.start(NodeConfig { role: Role::Slave, ..auto(5) }, Fault::default());
+    // From the first request of its burst to long after its first correction.
+    for patience in [millis(1), millis(50), millis(200), millis(400), millis(1_000), millis(5_000)] {
+        network.run_for(patience);
+        network.kill(right);
+        network.run_for(Span::from_secs(4));
+        assert!(network.error(slave).abs() < millis(1), "after {patience}: {}", network.error(slave));
+        network.restart(right, Span::ZERO);
+        network.run_for(Span::from_secs(4));
+        for node in [right, slave, lost] {
+            assert!(network.error(node).abs() < millis(1), "node {node} after {patience}: {}", network.error(node));
+        }
+        network.restart(lost, forty_years);
+    }
 }
 
 #[test]

@@ -227,7 +227,7 @@ mod tests {
     use crate::config::{CorrectionPolicy, NodeConfig, Role, Who};
     use crate::config_file::COMMAND_LINE_ONLY;
     use crate::identity::{Domain, NodeId};
-    use crate::net::Interface;
+    use crate::net::{Addresses, Interface};
     use crate::privileges::Measure;
     use crate::settings::{ClockKind, file_command};
     use crate::time::{Skew, Span};
@@ -273,11 +273,11 @@ mod tests {
         let config = run("");
         assert_eq!(config.node.node_id(), None);
         assert_eq!(config.node.clone().into_config(NodeId::new(77)), expected);
-        assert_eq!(config.bind.to_string(), "0.0.0.0:5525");
-        assert_eq!((config.group, config.clock), (expected.group, ClockKind::Virtual));
+        assert_eq!(config.addresses.bind.to_string(), "0.0.0.0:5525");
+        assert_eq!((config.addresses.group, config.clock), (expected.group, ClockKind::Virtual));
         assert_eq!((config.inject_offset, config.inject_drift), (Span::ZERO, Skew::ZERO));
-        assert_eq!((config.interface, config.status_socket, config.state_dir), (None, None, None));
-        assert_eq!((config.user, config.without), (None, Vec::new()));
+        assert_eq!((config.addresses.interface, config.status_socket, config.state_dir), (None, None, None));
+        assert_eq!((config.user, config.without, config.upper), (None, Vec::new(), None));
         assert_eq!(config.verbosity, LevelFilter::Info);
     }
 
@@ -291,8 +291,8 @@ mod tests {
             --node-id 9 \
             --state-dir /a --status-socket /b --user 7:8 --without seccomp --without no-new-privs -vv";
         let config = run(text);
-        assert_eq!(config.bind.to_string(), "[::1]:0");
-        assert_eq!(config.interface, Some(Interface::Name("eth0".to_owned())));
+        assert_eq!(config.addresses.bind.to_string(), "[::1]:0");
+        assert_eq!(config.addresses.interface, Some(Interface::Name("eth0".to_owned())));
         assert_eq!(config.inject_offset, Span::from_millis(-1_500));
         assert_eq!(config.inject_drift, Skew::from_ppb(-50_250));
         assert_eq!((config.state_dir, config.status_socket), (Some("/a".into()), Some("/b".into())));
@@ -302,6 +302,7 @@ mod tests {
         let expected = NodeConfig {
             node_id: NodeId::new(9),
             domain: Domain::new(7),
+            upper: None,
             role: Role::Master,
             priority: -3,
             preempt: true,
@@ -332,6 +333,37 @@ mod tests {
             lie: Span::from_millis(3),
         };
         assert_eq!(node(text), expected);
+    }
+
+    #[test]
+    fn a_submaster_is_two_nodes_that_share_all_but_their_networks() {
+        let text = "--role master --domain 7 --upper-domain 3 --upper-role slave --upper-bind 192.0.2.1:5525 --upper-interface eth1 \
+            --upper-group 239.1.1.1:9 --upper-peer 192.0.2.2:1 --reference --quorum 3 --gamma 1ms --node-id 9";
+        let config = run(text);
+        let lower = config.node.into_config(NodeId::new(77));
+        let (upper, addresses) = config.upper.unwrap();
+        let upper = upper.into_config(NodeId::new(77));
+        assert_eq!((lower.upper, lower.is_reference, lower.quorum), (Some(Domain::new(3)), false, 3));
+        let (bind, group, interface) =
+            ("192.0.2.1:5525".parse().unwrap(), "239.1.1.1:9".parse().ok(), Some(Interface::Name("eth1".to_owned())));
+        assert_eq!(addresses, Addresses { bind, group, interface });
+        let expected = NodeConfig {
+            domain: Domain::new(3),
+            upper: None,
+            role: Role::Slave,
+            group,
+            peers: vec!["192.0.2.2:1".parse().unwrap()],
+            is_reference: true,
+            quorum: 1,
+            ..lower
+        };
+        assert_eq!(upper, expected);
+
+        let config = run("--role master --domain 7 --upper-domain 3");
+        let (upper, addresses) = config.upper.unwrap();
+        assert_eq!(upper.into_config(NodeId::new(77)).role, Role::Auto);
+        // Two sockets that share the group's port, and none that has it alone.
+        assert_eq!([config.addresses, addresses].map(|one| one.bind.port()), [0, 0]);
     }
 
     #[test]

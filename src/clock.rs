@@ -138,23 +138,36 @@ impl DisciplinedClock {
     /// It grows with the age of the last correction, which is all there is to holdover: by what was not known of the rate then, and
     /// by what the rate has wandered since.
     pub fn error_bound(&self, local: LocalTime) -> Span {
-        self.quality.map_or(Span::MAX, |_| self.target_bound(local) + self.slew(local).abs())
+        self.target_error_bound(local) + self.slew(local).abs()
     }
 
-    /// The same for where it ought to be.
-    pub fn target_bound(&self, local: LocalTime) -> Span {
+    /// How far its target can be from ensemble time: the same without what it still has to gain.
+    pub fn target_error_bound(&self, local: LocalTime) -> Span {
         self.quality.map_or(Span::MAX, |quality| {
             let age = (local - quality.reference).abs();
             quality.error_bound + quality.rate_error.over(age) + wander(age)
         })
     }
 
-    /// How far its target can be from ensemble time: the same without what it still has to gain.
-    pub fn target_error_bound(&self, local: LocalTime) -> Span {
-        match self.quality {
-            Some(_) => self.error_bound(local) - self.slew(local).abs(),
-            None => Span::MAX,
-        }
+    /// How far its rate can be from the ensemble's: what was not known of it at the last correction, and what the oscillator has wandered since.
+    pub fn rate_error(&self, local: LocalTime) -> Skew {
+        self.quality.map_or(Skew::MAX, |quality| {
+            let age = (local - quality.reference).abs();
+            quality.rate_error + Skew::from_ratio(WANDER * age.as_secs_f64().sqrt())
+        })
+    }
+
+    /// The correction that puts `other`, on the same oscillator, where this clock's target stands at `now`; `None` before the first correction
+    /// of this one. What is not known of this one is not known of the other either, then and later: the wander of a time and of
+    /// the time after it add up to no less than that of both together.
+    pub fn correction_of(&self, other: &Self, now: LocalTime) -> Option<Correction> {
+        self.is_corrected().then(|| Correction {
+            reference: now,
+            amount: self.target(now) - other.target(now),
+            rate: self.rate,
+            error_bound: self.target_error_bound(now),
+            rate_error: self.rate_error(now),
+        })
     }
 
     /// Whether a correction by this amount may be applied.

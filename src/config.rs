@@ -94,6 +94,9 @@ pub struct NodeConfig {
     pub node_id: NodeId,
     /// Its ensemble.
     pub domain: Domain,
+    /// The domain above: its time is kept in this one while this node is its master, see `tiers.rs`. Below `domain` in number, so that
+    /// no circle can arise. `None`: the time of this ensemble is its own.
+    pub upper: Option<Domain>,
     /// Master, slave, or what the election says.
     pub role: Role,
     /// Its place in the standby order.
@@ -136,6 +139,7 @@ impl NodeConfig {
         Self {
             node_id,
             domain: Domain::new(0),
+            upper: None,
             role,
             priority: 0,
             preempt: false,

@@ -276,7 +276,7 @@ mod tests {
                 (ValueKind::Span, _) => "'-1.5s'",
                 (ValueKind::Number, _) => "5",
                 (ValueKind::Claim, _) => "false",
-                (ValueKind::Text, "role") => "'auto'",
+                (ValueKind::Text, "role" | "upper-role") => "'auto'",
                 (ValueKind::Text, "clock") => "'system'",
                 (ValueKind::Text, "average") => "'mean'",
                 (ValueKind::Text, "timestamping") => "'kernel'",
@@ -284,7 +284,7 @@ mod tests {
                 (ValueKind::Text, "delay-asymmetry") => "['-5us', '7=1us']",
                 (ValueKind::Text, "without") => "['seccomp']",
                 (ValueKind::Text, "user") => "'65534:65534'",
-                (ValueKind::Text, "peer") => "['192.0.2.1:1']",
+                (ValueKind::Text, "peer" | "upper-peer") => "['192.0.2.1:1']",
                 (ValueKind::Text, _) => "'192.0.2.1:1'",
             };
             assert_eq!(mistakes(&format!("{name} = {value}")), [""; 0]);

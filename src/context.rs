@@ -11,7 +11,7 @@ use crate::auth::AuthError;
 use crate::clock::{Applied, DisciplinedClock, TooLarge};
 use crate::config::{NodeConfig, Role};
 use crate::counters::{Counters, DropReason};
-use crate::identity::{Incarnation, NodeId, Round, Term};
+use crate::identity::{Domain, Incarnation, NodeId, Round, Term};
 use crate::protocol::{Acknowledgement, Announce, Entry, Header, Join, Merit, Request};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
@@ -159,6 +159,42 @@ pub enum Outgoing {
     },
 }
 
+/// How a node that follows a domain above stands to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Upper {
+    /// It has not told the time yet.
+    #[default]
+    Awaited,
+    /// It tells the time, as of this instant.
+    Heard(LocalTime),
+    /// It told the time once, and is not heard any more.
+    Lost,
+}
+
+/// The domain above may be without a master for so long before it counts as lost. A fail-over there takes half a second, and is no reason for
+/// another mastership here.
+const UPPER_PATIENCE: Span = Span::from_secs(3);
+
+impl Upper {
+    /// The same at `now`, when it `is_heard` or not.
+    fn after(self, is_heard: bool, now: LocalTime) -> Self {
+        match self {
+            _ if is_heard => Self::Heard(now),
+            Self::Heard(last) if now - last >= UPPER_PATIENCE => Self::Lost,
+            Self::Awaited | Self::Heard(_) | Self::Lost => self,
+        }
+    }
+
+    /// For people: a word or two.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Awaited => "awaited",
+            Self::Heard(_) => "heard",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Something worth telling an operator or a test. The driver logs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -291,6 +327,18 @@ pub enum Event {
         /// How.
         applied: Applied,
     },
+    /// Submaster: whether the domain above tells the time has changed.
+    Upper {
+        /// The domain.
+        domain: Domain,
+        /// How it stands now.
+        state: Upper,
+    },
+    /// Submaster: this node's clock was put where that of the domain above stands.
+    Led {
+        /// How.
+        applied: Applied,
+    },
     /// This node refused a correction.
     Refused {
         /// Whose it is.
@@ -374,6 +422,8 @@ pub struct Context {
     pub refused_correction: Option<Span>,
     /// In which mastership the clock was corrected last. A new master knows by it who belonged to the same ensemble as itself.
     pub corrected_in: Option<(Term, NodeId)>,
+    /// How the domain above stands, if this node follows one.
+    pub upper: Upper,
     /// The configured peers, to be found among thousands: every datagram asks for one where there is no group.
     peers: BTreeSet<SocketAddr>,
     outgoing: VecDeque<Outgoing>,
@@ -393,6 +443,7 @@ impl Context {
             last_correction: Span::ZERO,
             refused_correction: None,
             corrected_in: None,
+            upper: Upper::Awaited,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
             refusals: Throttle::default(),
@@ -472,15 +523,45 @@ impl Context {
         }
     }
 
+    /// Takes in whether the domain above tells the time. True when that has changed.
+    pub fn hear_upper(&mut self, is_heard: bool, now: LocalTime) -> bool {
+        let Some(domain) = self.config.upper else {
+            return false;
+        };
+        let state = self.upper.after(is_heard, now);
+        let before = std::mem::replace(&mut self.upper, state);
+        let has_changed = std::mem::discriminant(&before) != std::mem::discriminant(&state);
+        if has_changed {
+            self.tell(Event::Upper { domain, state });
+        }
+        has_changed
+    }
+
+    /// True while it follows a domain above and no clock has ever told it the time: it can lead nobody.
+    pub fn awaits_upper(&self) -> bool {
+        self.config.upper.is_some() && !self.clock.is_corrected()
+    }
+
+    /// How far the target that a master of this node keeps its ensemble to can be from ensemble time, and its rate: not at all, since
+    /// that is the ensemble's time, unless the time of another domain is kept.
+    pub fn inherited_error(&self, now: LocalTime) -> (Span, Skew) {
+        match self.config.upper {
+            Some(_) => (self.clock.target_error_bound(now), self.clock.rate_error(now)),
+            None => (Span::ZERO, Skew::ZERO),
+        }
+    }
+
     /// What it would bring to a mastership; `None`: it does not stand. A clock that nobody ever set and nobody ever corrected
-    /// is the last choice.
+    /// is the last choice. A submaster is appointed for as long as it can keep the time of the domain above.
     pub fn merit(&self, now: LocalTime) -> Option<Merit> {
         match self.config.role {
             Role::Slave => None,
-            Role::Master => Some(Merit::Appointed),
-            Role::Auto if self.clock.is_corrected() => Some(Merit::Established),
-            Role::Auto if is_plausible(self.clock.read(now)) => Some(Merit::Plausible),
-            Role::Auto => Some(Merit::Implausible),
+            Role::Master if self.config.upper.is_none() => Some(Merit::Appointed),
+            Role::Master if matches!(self.upper, Upper::Heard(_)) => Some(Merit::Appointed),
+            Role::Master if self.upper == Upper::Awaited => None,
+            Role::Master | Role::Auto if self.clock.is_corrected() => Some(Merit::Established),
+            Role::Master | Role::Auto if is_plausible(self.clock.read(now)) => Some(Merit::Plausible),
+            Role::Master | Role::Auto => Some(Merit::Implausible),
         }
     }
 

@@ -344,6 +344,8 @@ impl Election {
         let is_wanted = master.merit != Merit::Appointed
             && (is_appointed || (context.config.preempt && own.priority > master.priority));
         if is_wanted && context.is_synchronised(now) && self.handovers.admits(now, HANDOVER_PAUSE) {
+            // A submaster brings more than when it joined, once it hears the domain above.
+            context.send(Outgoing::Join { to });
             context.send(Outgoing::Claim { to, term: hearing.term.next(), is_handover: true });
         }
     }

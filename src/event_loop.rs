@@ -1,41 +1,44 @@
-//! The event loop: mio's readiness, the node's deadlines, signals. It drives a [`Node`] and decides nothing.
+//! The event loop: mio's readiness, the nodes' deadlines, signals. It drives the node of this process, or on a submaster the two of them
+//! ([`Tiers`]), each on its own sockets, and decides nothing.
 //!
 //! One thread. It sleeps until a datagram, a status client, a signal or the node's next deadline; there is no
 //! other timer. Nothing is concluded from when it woke: deadlines are rounded up to a millisecond, and only stamps say when
 //! something happened. A datagram that cannot be sent is counted; the loop goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration as StdDuration;
 
 use bytes::BytesMut;
 use log::{Level, debug, info, log, warn};
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll, Registry, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::auth::AuthError;
 use crate::clock::Applied;
+use crate::config::NodeConfig;
 use crate::context::Event;
 use crate::departures::Notice;
+use crate::event_log::{Words, loudness};
 use crate::identity::Incarnation;
-use crate::local_clock::{Continuity, LocalClock};
+use crate::local_clock::{Continuity, LocalClock, Pair};
 use crate::net::{Received, Sockets};
-use crate::node::{Node, Transmit, TransmitToken};
+use crate::node::{Transmit, TransmitToken};
 use crate::protocol::MAX_FRAME_LEN;
 use crate::state_dir::StateDir;
-use crate::status::{DriverStatus, PrivilegeStatus, Status};
+use crate::status::{DriverStatus, PrivilegeStatus, Status, UpperStatus};
 use crate::status_socket::{StatusListener, StatusSocket};
 use crate::system_clock::{SystemClock, SystemClockError, Target};
+use crate::tiers::{Tier, Tiers};
 use crate::time::{LocalTime, Skew, Span, Time};
 use crate::timers::Throttle;
 
-const MAIN: Token = Token(0);
-const GROUP: Token = Token(1);
-const SIGNALS: Token = Token(2);
+const SIGNALS: Token = Token(4);
 /// The listener's; its clients have the tokens above.
-const STATUS: Token = Token(3);
+const STATUS: Token = Token(5);
 
 /// Readiness reports taken at once; more come with the next call.
 const EVENTS: usize = 64;
@@ -55,11 +58,11 @@ const FIRST_SAVE: Span = Span::from_secs(60);
 /// ... and then this often: a crash loses what the temperature has done in the meantime.
 const SAVING_PAUSE: Span = Span::from_secs(600);
 
-/// A node on real sockets.
+/// The nodes of this process on real sockets.
 #[expect(missing_debug_implementations, reason = "the signals' type has none")]
 pub struct EventLoop {
     poll: Poll,
-    sockets: Sockets<TransmitToken>,
+    ports: BTreeMap<Tier, Port>,
     signals: Signals,
     status_socket: Option<StatusSocket>,
     privileges: PrivilegeStatus,
@@ -67,18 +70,50 @@ pub struct EventLoop {
     continuity: Continuity,
     system_clock: Option<Steered>,
     drift: Option<Drift>,
-    node: Node,
+    tiers: Tiers,
     buffer: BytesMut,
     datagram: Vec<u8>,
-    has_more: HasMore,
-    send_errors: u64,
-    unreachable: u64,
     wake_ups: u64,
     /// When something of a kind was logged last.
-    logged: BTreeMap<&'static str, LocalTime>,
+    logged: BTreeMap<(Tier, &'static str), LocalTime>,
     /// Who was named as not authentic, and why.
     strangers: BTreeSet<(IpAddr, AuthError)>,
     naming: Throttle,
+}
+
+/// Where one of the nodes meets the network.
+#[derive(Debug)]
+struct Port {
+    sockets: Sockets<TransmitToken>,
+    main: Token,
+    group: Token,
+    has_more: HasMore,
+    send_errors: u64,
+    unreachable: u64,
+}
+
+impl Port {
+    fn new(tier: Tier, sockets: Sockets<TransmitToken>) -> Self {
+        let (main, group) = match tier {
+            Tier::Upper => (Token(0), Token(1)),
+            Tier::Lower => (Token(2), Token(3)),
+        };
+        Self { sockets, main, group, has_more: HasMore::default(), send_errors: 0, unreachable: 0 }
+    }
+
+    /// Takes note of what was reported for one of its sockets.
+    fn is_ready(&mut self, registry: &Registry, event: &mio::event::Event) -> io::Result<()> {
+        if event.token() == self.group {
+            self.has_more.group = true;
+            return Ok(());
+        }
+        self.has_more.main = true;
+        if event.is_error() {
+            self.has_more.notices = true;
+            self.sockets.watch_again(registry, self.main)?;
+        }
+        Ok(())
+    }
 }
 
 /// What was reported readable and has not been emptied yet.
@@ -88,6 +123,12 @@ struct HasMore {
     group: bool,
     /// What the kernel says of datagrams sent earlier.
     notices: bool,
+}
+
+impl HasMore {
+    fn any(self) -> bool {
+        self.main || self.group || self.notices
+    }
 }
 
 /// The system's clock, when it is ours to steer.
@@ -115,25 +156,30 @@ pub fn stop_signals() -> io::Result<Signals> {
 }
 
 impl EventLoop {
-    /// Puts a node on its sockets. `signals` end it, see [`stop_signals`]. `system_clock` is given when the machine's own clock
-    /// shall follow the node's.
+    /// Puts each node on its sockets. `signals` end them, see [`stop_signals`]. `system_clock` is given when the machine's own clock
+    /// shall follow the nodes'.
     ///
     /// # Errors
     /// The system refuses to watch the sockets or signals.
     pub fn new(
-        node: Node,
-        mut sockets: Sockets<TransmitToken>,
+        tiers: Tiers,
+        sockets: impl IntoIterator<Item = (Tier, Sockets<TransmitToken>)>,
         clock: LocalClock,
         system_clock: Option<SystemClock>,
         mut signals: Signals,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        sockets.register(poll.registry(), MAIN, GROUP)?;
+        let mut ports = BTreeMap::new();
+        for (tier, sockets) in sockets {
+            let mut port = Port::new(tier, sockets);
+            port.sockets.register(poll.registry(), port.main, port.group)?;
+            ports.insert(tier, port);
+        }
         poll.registry().register(&mut signals, SIGNALS, mio::Interest::READABLE)?;
         let next = clock.now();
         Ok(Self {
             poll,
-            sockets,
+            ports,
             signals,
             status_socket: None,
             privileges: PrivilegeStatus::default(),
@@ -141,13 +187,10 @@ impl EventLoop {
             continuity: Continuity::new(),
             system_clock: system_clock.map(|clock| Steered { clock, next, step: None }),
             drift: None,
-            node,
+            tiers,
             buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
             // One byte more than a frame may have, so that a longer datagram is seen to be longer.
             datagram: vec![0; MAX_FRAME_LEN + 1],
-            has_more: HasMore::default(),
-            send_errors: 0,
-            unreachable: 0,
             wake_ups: 0,
             logged: BTreeMap::new(),
             strangers: BTreeSet::new(),
@@ -176,6 +219,11 @@ impl EventLoop {
     /// The system cannot wait for events any more.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
+        for (tier, node) in self.tiers.iter() {
+            let NodeConfig { node_id, role, domain, .. } = node.config();
+            let at = self.ports.get(&tier).map_or_else(String::new, |port| port.sockets.local_addr().to_string());
+            info!("started node={node_id} role={role:?} at={at} domain={domain} clock={}", self.clock_kind());
+        }
         loop {
             self.flush();
             match self.poll.poll(&mut events, self.timeout()) {
@@ -186,38 +234,27 @@ impl EventLoop {
             self.check_continuity();
             for event in &events {
                 match event.token() {
-                    MAIN => {
-                        self.has_more.main = true;
-                        if event.is_error() {
-                            self.has_more.notices = true;
-                            self.sockets.watch_again(self.poll.registry(), MAIN)?;
-                        }
-                    }
-                    GROUP => self.has_more.group = true,
                     SIGNALS => {
                         if let Some(signal) = self.signals.pending().next() {
                             info!("stopping signal={signal}");
-                            self.node.handle_shutdown();
+                            self.tiers.handle_shutdown();
                             self.flush();
                             self.save_drift();
                             return Ok(());
                         }
                     }
-                    token => self.serve_status(token),
+                    token => match self.ports.values_mut().find(|port| [port.main, port.group].contains(&token)) {
+                        Some(port) => port.is_ready(self.poll.registry(), event)?,
+                        None => self.serve_status(token),
+                    },
                 }
             }
-            if self.has_more.notices {
-                self.has_more.notices = self.take_notices();
-            }
-            if self.has_more.main {
-                self.has_more.main = self.receive(MAIN);
-            }
-            if self.has_more.group {
-                self.has_more.group = self.receive(GROUP);
+            for tier in [Tier::Upper, Tier::Lower] {
+                self.serve_port(tier);
             }
             let now = self.clock.now();
-            if self.node.poll_timeout().is_some_and(|deadline| deadline <= now) {
-                self.node.handle_timeout(now);
+            if self.tiers.poll_timeout().is_some_and(|deadline| deadline <= now) {
+                self.tiers.handle_timeout(now);
             }
             self.steer_system_clock(now);
             if self.drift.as_ref().is_some_and(|drift| drift.next <= now) {
@@ -235,24 +272,24 @@ impl EventLoop {
         let pair = self.clock.pair();
         let time = match self.system_clock {
             Some(_) => pair.system,
-            None => self.node.clock().read(found.before) + found.passed,
+            None => self.tiers.clock().read(found.before) + found.passed,
         };
         let kind = if found.missed.is_forward() { "stood still" } else { "leapt" };
         warn!("the local clock {kind} for {}: starting afresh", found.missed.abs());
         self.restart(pair.local, time);
     }
 
-    /// Begins a new life of the node.
+    /// Begins a new life of the nodes.
     fn restart(&mut self, now: LocalTime, time: Time) {
         if let Some(steered) = &mut self.system_clock {
             steered.step = None;
             if let Err(error) = steered.clock.let_go() {
-                self.warn_rarely("steer", &error.to_string());
+                self.warn_rarely(Tier::Lower, "steer", &error.to_string());
             }
         }
         match getrandom::u64() {
-            Ok(drawn) => self.node.restart(Incarnation::drawn(drawn), now, time),
-            Err(error) => self.warn_rarely("random", &format!("cannot start afresh: {error}")),
+            Ok(drawn) => self.tiers.restart(Incarnation::drawn(drawn), now, time),
+            Err(error) => self.warn_rarely(Tier::Lower, "random", &format!("cannot start afresh: {error}")),
         }
     }
 
@@ -263,40 +300,68 @@ impl EventLoop {
             return;
         };
         drift.next = now + SAVING_PAUSE;
-        if !self.node.is_synchronised(now) {
+        if !self.tiers.lower().is_synchronised(now) {
             return;
         }
-        if let Err(error) = drift.state_dir.save_drift(self.node.clock().rate()) {
-            self.warn_rarely("drift", &format!("the drift is not kept: {error}"));
+        if let Err(error) = drift.state_dir.save_drift(self.tiers.clock().rate()) {
+            self.warn_rarely(Tier::Lower, "drift", &format!("the drift is not kept: {error}"));
         }
     }
 
     /// How long to sleep; `None`: until something arrives. Not at all while a socket has not been emptied: readiness is
     /// reported only once.
     fn timeout(&self) -> Option<StdDuration> {
-        if self.has_more.main || self.has_more.group || self.has_more.notices {
+        if self.ports.values().any(|port| port.has_more.any()) {
             return Some(StdDuration::ZERO);
         }
         let steering = self.system_clock.as_ref().map(|steered| steered.next);
-        let deadline = self.node.poll_timeout().into_iter().chain(steering).min()?;
+        let deadline = self.tiers.poll_timeout().into_iter().chain(steering).min()?;
         Some((deadline - self.clock.now()).to_std())
+    }
+
+    /// Takes what was reported at a port.
+    fn serve_port(&mut self, tier: Tier) {
+        let Some(Port { main, group, has_more, .. }) = self.ports.get(&tier) else {
+            return;
+        };
+        let (main, group, has_more) = (*main, *group, *has_more);
+        if has_more.notices {
+            self.take_notices(tier);
+        }
+        if has_more.main {
+            let main = self.receive(tier, main);
+            self.note(tier, |has_more| has_more.main = main);
+        }
+        if has_more.group {
+            let group = self.receive(tier, group);
+            self.note(tier, |has_more| has_more.group = group);
+        }
+    }
+
+    fn note(&mut self, tier: Tier, note: impl FnOnce(&mut HasMore)) {
+        if let Some(port) = self.ports.get_mut(&tier) {
+            note(&mut port.has_more);
+        }
     }
 
     /// Takes datagrams until the socket is empty, or [`AT_ONCE`] of them: a flood must not keep the node from its
     /// deadlines. Each is answered before the next is taken, so that its answer's turnaround is short. True when there may be more.
-    fn receive(&mut self, token: Token) -> bool {
+    fn receive(&mut self, tier: Tier, token: Token) -> bool {
         for _ in 0..AT_ONCE {
-            match self.sockets.receive(token, &self.clock, &mut self.datagram) {
+            let Some(port) = self.ports.get_mut(&tier) else {
+                return false;
+            };
+            match port.sockets.receive(token, &self.clock, &mut self.datagram) {
                 Ok(Received::Drained) => return false,
                 // There is a notice of it, which is counted.
                 Ok(Received::Unreachable(_)) => {}
                 Ok(Received::Datagram { len, from, at }) => {
                     let datagram = self.datagram.get(..len).unwrap_or_default();
-                    self.node.handle_datagram(self.clock.now(), from, at, datagram);
+                    self.tiers.handle_datagram(tier, self.clock.now(), from, at, datagram);
                     self.flush();
                 }
                 Err(error) => {
-                    self.warn_rarely("receive", &format!("cannot receive: {error}"));
+                    self.warn_rarely(tier, "receive", &format!("cannot receive: {error}"));
                     return false;
                 }
             }
@@ -304,54 +369,64 @@ impl EventLoop {
         true
     }
 
-    /// Takes what the kernel has to say of datagrams sent earlier until that is all, or [`AT_ONCE`]. True when there may be more.
-    fn take_notices(&mut self) -> bool {
+    /// Takes what the kernel has to say of datagrams sent earlier until that is all, or [`AT_ONCE`], and notes whether there may be more.
+    fn take_notices(&mut self, tier: Tier) {
         for _ in 0..AT_ONCE {
-            match self.sockets.notice(&self.clock) {
-                Ok(Notice::Drained) => return false,
-                Ok(Notice::Left { token, at }) => self.node.handle_transmitted(token, at),
+            let Some(port) = self.ports.get_mut(&tier) else {
+                return;
+            };
+            match port.sockets.notice(&self.clock) {
+                Ok(Notice::Drained) => return port.has_more.notices = false,
+                Ok(Notice::Left { token, at }) => self.tiers.handle_transmitted(tier, token, at),
                 Ok(Notice::Unreachable(error)) => {
-                    self.unreachable += 1;
+                    port.unreachable += 1;
                     debug!("unreachable: {error}");
                 }
                 Ok(Notice::Other) => {}
                 Err(error) => {
-                    self.warn_rarely("notice", &format!("cannot read what became of what was sent: {error}"));
-                    return false;
+                    port.has_more.notices = false;
+                    let text = format!("cannot read what became of what was sent: {error}");
+                    return self.warn_rarely(tier, "notice", &text);
                 }
             }
-            if !self.sockets.awaits_notice() && !self.has_more.notices {
-                return false;
+            if !port.sockets.awaits_notice() && !port.has_more.notices {
+                return;
             }
         }
-        true
+        self.note(tier, |has_more| has_more.notices = true);
     }
 
-    /// Sends what the node has to send and logs what it has to tell.
+    /// Sends what the nodes have to send and logs what they have to tell.
     fn flush(&mut self) {
         loop {
             let now = self.clock.now();
-            let Some(transmit) = self.node.poll_transmit(now, &mut self.buffer) else {
+            let Some((tier, Transmit { to, token })) = self.tiers.poll_transmit(now, &mut self.buffer) else {
                 break;
             };
-            let Transmit { to, token } = transmit;
-            if let Err(error) = self.sockets.send(to, &self.buffer, now, token) {
-                self.send_errors += 1;
-                self.warn_rarely("send", &format!("cannot send to {to}: {error}"));
-            }
+            let Some(port) = self.ports.get_mut(&tier) else {
+                continue;
+            };
+            let sent = port.sockets.send(to, &self.buffer, now, token);
             // Most often the datagram has left by now, and its stamp is there. If not, the socket will report it.
-            if self.sockets.awaits_notice() {
-                self.has_more.notices |= self.take_notices();
+            let awaits_notice = port.sockets.awaits_notice();
+            if let Err(error) = sent {
+                port.send_errors += 1;
+                self.warn_rarely(tier, "send", &format!("cannot send to {to}: {error}"));
+            }
+            if awaits_notice {
+                self.take_notices(tier);
             }
         }
-        while let Some(event) = self.node.poll_event() {
-            if let (Event::Corrected { applied, .. }, Some(steered)) = (&event, &mut self.system_clock) {
+        while let Some((tier, event)) = self.tiers.poll_event() {
+            if let (Tier::Lower, Event::Corrected { applied, .. } | Event::Led { applied }, Some(steered)) =
+                (tier, &event, &mut self.system_clock)
+            {
                 steered.next = self.clock.now();
                 if let Applied::Stepped(step) = applied {
                     steered.step = Some(*step);
                 }
             }
-            self.log(&event);
+            self.log(tier, &event);
         }
     }
 
@@ -361,7 +436,7 @@ impl EventLoop {
             return;
         };
         let pair = self.clock.pair();
-        let clock = self.node.clock();
+        let clock = self.tiers.clock();
         if !clock.is_corrected() {
             // Until the first correction the system's clock is left alone.
             steered.next = now + STEERING_PAUSE;
@@ -378,122 +453,92 @@ impl EventLoop {
                 warn!("{error}: starting afresh");
                 self.restart(pair.local, pair.system);
             }
-            Err(error) => self.warn_rarely("steer", &format!("cannot steer the system clock: {error}")),
+            Err(error) => self.warn_rarely(Tier::Lower, "steer", &format!("cannot steer the system clock: {error}")),
         }
     }
 
     fn serve_status(&mut self, token: Token) {
-        let Some(socket) = self.status_socket.as_mut().filter(|socket| socket.owns(token)) else {
+        if self.status_socket.as_ref().is_none_or(|socket| !socket.owns(token)) {
+            return;
+        }
+        let pair = self.clock.pair();
+        let of = |tier| Some(Status::new(self.tiers.node(tier)?, pair.local, self.driver_status(tier, pair)?));
+        let Some(mut status) = of(Tier::Lower) else {
             return;
         };
-        let pair = self.clock.pair();
-        let driver = DriverStatus {
-            address: self.sockets.local_addr().to_string(),
-            timestamping: self.sockets.stamps(),
-            clock_kind: if self.system_clock.is_some() { "system" } else { "virtual" },
+        status.upper = of(Tier::Upper).map(|upper| Box::new(UpperStatus::new(upper, &self.tiers, pair.local)));
+        if let Some(socket) = &mut self.status_socket {
+            socket.serve(self.poll.registry(), || {
+                // A status of plain numbers and texts always has a JSON form.
+                let mut text = serde_json::to_vec(&status).unwrap_or_default();
+                text.push(b'\n');
+                text
+            });
+        }
+    }
+
+    fn clock_kind(&self) -> &'static str {
+        if self.system_clock.is_some() { "system" } else { "virtual" }
+    }
+
+    fn driver_status(&self, tier: Tier, pair: Pair) -> Option<DriverStatus> {
+        let port = self.ports.get(&tier)?;
+        Some(DriverStatus {
+            address: port.sockets.local_addr().to_string(),
+            timestamping: port.sockets.stamps(),
+            clock_kind: self.clock_kind(),
             system: pair.system,
-            disciplined: self.node.clock().read(pair.local),
+            disciplined: self.tiers.node(tier)?.clock().read(pair.local),
             uncertainty: pair.uncertainty,
             privileges: self.privileges.clone(),
-            send_errors: self.send_errors,
-            unreachable: self.unreachable,
+            send_errors: port.send_errors,
+            unreachable: port.unreachable,
             wake_ups: self.wake_ups,
-        };
-        let status = Status::new(&self.node, pair.local, driver);
-        socket.serve(self.poll.registry(), || {
-            // A status of plain numbers and texts always has a JSON form.
-            let mut text = serde_json::to_vec(&status).unwrap_or_default();
-            text.push(b'\n');
-            text
-        });
+        })
     }
 
     /// Logs what may come with every datagram: aloud once in [`WARNING_PAUSE`] for each kind, else for who debugs.
-    fn log_rarely(&mut self, kind: &'static str, level: Level, text: &str) {
+    fn log_rarely(&mut self, tier: Tier, kind: &'static str, level: Level, text: &dyn Display) {
         let now = self.clock.now();
-        let is_due = self.logged.get(kind).is_none_or(|last| now - *last >= WARNING_PAUSE);
+        let is_due = self.logged.get(&(tier, kind)).is_none_or(|last| now - *last >= WARNING_PAUSE);
         if is_due {
-            self.logged.insert(kind, now);
+            self.logged.insert((tier, kind), now);
         }
-        log!(if is_due { level } else { Level::Debug }, "{text}");
+        self.log_line(tier, if is_due { level } else { Level::Debug }, text);
     }
 
     /// Names who is not authentic, and why, once each. Whoever makes up addresses makes us neither log nor remember more.
-    fn name_stranger(&mut self, from: SocketAddr, error: AuthError) {
+    fn name_stranger(&mut self, tier: Tier, from: SocketAddr, error: AuthError) {
         let stranger = (from.ip(), error);
         let is_new = self.strangers.len() < STRANGERS && !self.strangers.contains(&stranger);
-        if is_new && self.naming.admits(self.clock.now(), NAMING_PAUSE) {
+        let is_named = is_new && self.naming.admits(self.clock.now(), NAMING_PAUSE);
+        if is_named {
             self.strangers.insert(stranger);
-            warn!("dropped what is {error} from={from}");
-        } else {
-            debug!("dropped what is {error} from={from}");
+        }
+        let level = if is_named { Level::Warn } else { Level::Debug };
+        self.log_line(tier, level, &Words(&Event::NotAuthentic { from, error }));
+    }
+
+    fn warn_rarely(&mut self, tier: Tier, kind: &'static str, text: &str) {
+        self.log_rarely(tier, kind, Level::Warn, &text);
+    }
+
+    /// Logs a line; on a submaster it says which domain it is about.
+    fn log_line(&self, tier: Tier, level: Level, text: &dyn Display) {
+        match self.tiers.upper().and(self.tiers.node(tier)) {
+            Some(node) => log!(level, "domain {}: {text}", node.config().domain),
+            None => log!(level, "{text}"),
         }
     }
 
-    fn warn_rarely(&mut self, kind: &'static str, text: &str) {
-        self.log_rarely(kind, Level::Warn, text);
-    }
-
-    fn log(&mut self, event: &Event) {
-        match event {
-            Event::Following { master, address, term } => info!("following master={master} at={address} term={term}"),
-            Event::MasterLost { master, resigned: true } => info!("master resigned master={master}: holdover"),
-            Event::MasterLost { master, resigned: false } => warn!("master silent master={master}: holdover"),
-            Event::Claimed { term } => info!("claiming term={term}"),
-            Event::ClaimDropped { reason } => info!("not elected: {reason}"),
-            Event::MasterOutOfReach { master, heard_at } => {
-                let text = format!(
-                    "cannot hear the master that others hear node={master} heard at={heard_at}: a link that carries one way, or nodes \
-                     whose --peer lists do not name each other"
-                );
-                self.warn_rarely("out of reach", &text);
-            }
-            Event::SteppedDown { term, successor, reason } => {
-                let successor = successor.map_or_else(|| "nobody".to_owned(), |node| node.to_string());
-                warn!("stepping down from term={term}: {reason}; next={successor}");
-            }
-            Event::Quorum { is_reached: false, heard } => warn!("below quorum heard={heard}: holdover"),
-            Event::Quorum { is_reached: true, heard } => info!("quorum reached heard={heard}"),
-            Event::TermTaken { term } => info!("master term={term}"),
-            Event::Joined { node, address } => info!("joined node={node} at={address}"),
-            Event::Left { node, resigned: true } => info!("left node={node}"),
-            Event::Left { node, resigned: false } => info!("forgotten after long silence node={node}"),
-            Event::Silent { node } => warn!("silent node={node}"),
-            Event::Returned { node } => info!("answers again node={node}"),
-            Event::Standing { node, left_out: None } => info!("counted node={node}"),
-            Event::Standing { node, left_out: Some(reason) } => info!("left out node={node} reason={reason}"),
-            Event::Paced { pause } => debug!("rounds from now on every={pause}"),
-            Event::LocalClockJumped { node } => warn!("local clock jumped, measuring afresh node={node}"),
-            Event::RefusedBySlave { node, correction } => {
-                self.warn_rarely(
-                    "slave refused",
-                    &format!(
-                        "a slave refused its correction, and says why in its log node={node} correction={correction}"
-                    ),
-                );
-            }
-            Event::DuplicateNodeId { node, address } => {
-                self.warn_rarely("duplicate", &format!("node number {node} is used twice, also at {address}"));
-            }
-            Event::OtherMaster { node, address } => {
-                self.warn_rarely("master", &format!("another master in this domain node={node} at={address}"));
-            }
-            Event::TableFull { address } => {
-                self.warn_rarely("table", &format!("no room for another slave (--max-slaves) at={address}"));
-            }
-            Event::Corrected { round, applied: Applied::Stepped(step) } => info!("stepped by={step} round={round}"),
-            Event::Corrected { round, applied: Applied::Slewed(slew) } => debug!("slewing by={slew} round={round}"),
-            Event::Refused { master, correction, objection } => {
-                let text = format!("refused a correction of {correction} from master={master}: {objection}");
-                self.log_rarely("refused", Level::Error, &text);
-            }
-            Event::Averaged { round, counted, read, correction } => {
-                debug!("averaged round={round} counted={counted} of={read} correction={correction}");
-            }
-            Event::NotAuthentic { from, error } => self.name_stranger(*from, *error),
-            Event::Dropped { reason, from } => {
-                debug!("dropped reason={} from={from}", reason.name());
-            }
+    fn log(&mut self, tier: Tier, event: &Event) {
+        if let Event::NotAuthentic { from, error } = event {
+            return self.name_stranger(tier, *from, *error);
+        }
+        let words = Words(event);
+        match loudness(event) {
+            (level, Some(kind)) => self.log_rarely(tier, kind, level, &words),
+            (level, None) => self.log_line(tier, level, &words),
         }
     }
 }

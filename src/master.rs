@@ -12,6 +12,10 @@
 //! The steps of the algorithm, each in one function: [`Master::begin_round`] polls, [`Master::on_response`] measures,
 //! [`Master::average`] averages and corrects its own clock, [`Master::deliver`] sends the corrections.
 //!
+//! A **submaster** keeps the time of the domain above: its clock is put where another node of the same process stands there
+//! ([`Master::follow`]). It is the reference of its own ensemble, and nobody in that has a vote. Until it has been told the time it measures,
+//! and corrects nobody.
+//!
 //! Before the ensemble is founded all clocks are equal and each has a vote. Once founded, its time goes on whoever
 //! comes: a newcomer is corrected first and has a vote only after it agreed for several rounds.
 //!
@@ -26,9 +30,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::average::{Reading, Standing, Verdict};
-use crate::clock::Correction;
+use crate::clock::{Correction, DisciplinedClock};
 use crate::config::Role;
-use crate::context::{Arrival, Context, Event, Outgoing, Recipient, is_plausible, is_within_leap};
+use crate::context::{Arrival, Context, Event, Outgoing, Recipient, Upper, is_plausible, is_within_leap};
 use crate::counters::DropReason;
 use crate::election::{Rank, Strength, has_slept};
 use crate::estimator::Judgement;
@@ -195,6 +199,8 @@ pub struct Master {
     /// In which mastership its own clock had been corrected last when it was elected: whose was too is an heir.
     inherits: Option<(Term, NodeId)>,
     superior: Option<Superior>,
+    /// Submaster: how often the clock of the domain above had been corrected when this one was put there last.
+    followed: Option<u32>,
     has_quorum: bool,
     ending: Option<Ending>,
 }
@@ -239,6 +245,7 @@ impl Master {
             announced: None,
             inherits: None,
             superior: None,
+            followed: None,
             has_quorum: true,
             ending: None,
         }
@@ -299,7 +306,7 @@ impl Master {
     }
 
     /// How many members it has that answer, or may count on.
-    fn strength_of_members(&self, now: LocalTime) -> u16 {
+    pub fn strength_of_members(&self, now: LocalTime) -> u16 {
         let awaited = self.gathers.filter(|(since, _)| now - *since < GATHERING).map_or(0, |(_, count)| count);
         u16::try_from(self.answering()).unwrap_or(u16::MAX).max(awaited)
     }
@@ -610,6 +617,36 @@ impl Master {
         context.tell(Event::Left { node, resigned });
     }
 
+    // ---- the domain above -----------------------------------------------------------------------------------------
+
+    /// Puts its clock where `upper` stands, the clock of the domain above, if that has been corrected since. When that domain is not heard
+    /// any more the clock goes on as it is: whoever becomes master then may know better than a clock that was left alone long ago.
+    pub fn follow(&mut self, context: &mut Context, upper: &DisciplinedClock, now: LocalTime) {
+        let is_heard = matches!(context.upper, Upper::Heard(_));
+        if !is_heard || self.followed == Some(upper.adjustment()) {
+            return;
+        }
+        let Some(correction) = upper.correction_of(&context.clock, now) else {
+            return;
+        };
+        self.followed = Some(upper.adjustment());
+        let has_waited = context.awaits_upper();
+        match context.clock.correct(correction, now) {
+            Err(too_large) => {
+                context.counters.count_dropped(DropReason::TooLarge);
+                context.refuse(context.config.node_id, correction.amount, too_large.into());
+            }
+            Ok(applied) => {
+                context.last_correction = correction.amount;
+                context.corrected_in = Some((self.term, context.config.node_id));
+                context.tell(Event::Led { applied });
+            }
+        }
+        if has_waited && self.stage == Stage::Founding {
+            self.timers.set(Timer::Average, now);
+        }
+    }
+
     // ---- poll -----------------------------------------------------------------------------------------------------
 
     /// Polls every member, one shortly after the other.
@@ -825,7 +862,7 @@ impl Master {
             .filter(|member| !is_founded || !matches!(member.asking, Asking::Burst { .. }))
             .filter_map(|member| Some((member.peer.node, member.measured(now, own)?)))
             .collect();
-        if measured.is_empty() || !self.reaches_quorum(context, measured.len()) {
+        if measured.is_empty() || context.awaits_upper() || !self.reaches_quorum(context, measured.len()) {
             return;
         }
         if !is_founded {
@@ -833,7 +870,11 @@ impl Master {
         }
         let mut readings = vec![self.own_reading(context, own, &measured)];
         readings.extend(measured.iter().filter_map(|(node, measured)| {
-            self.members.get(node).map(|member| member.reading(measured, own, is_founded))
+            let reading = self.members.get(node)?.reading(measured, own, is_founded);
+            // Below a submaster nobody has a vote, whatever its sources.
+            let is_led = context.config.upper.is_some();
+            let standing = if is_led { reading.standing.max(Standing::Member) } else { reading.standing };
+            Some(Reading { standing, ..reading })
         }));
         let gamma = if is_founded { agreement(&measured, context.config.gamma) } else { context.config.gamma };
         let Some(ensemble) = context.config.average.of(&readings, gamma) else {
@@ -857,8 +898,9 @@ impl Master {
         let counted = Counted::new(own_is_counted, counted_slaves.into_iter());
         // Who counts nobody but itself has not learned where the ensemble is: it knows that as well as before. Or a new master that
         // finds newcomers only would claim to be right on what the others still take for the ensemble's time.
-        let is_alone = is_founded && own_is_counted && counted.clocks == 1;
-        let held = if is_alone { context.clock.target_bound(now) } else { Span::ZERO };
+        // (Below a submaster nobody else ever counts, and what it does not know is in each entry already.)
+        let is_alone = is_founded && own_is_counted && counted.clocks == 1 && context.config.upper.is_none();
+        let held = if is_alone { context.clock.target_error_bound(now) } else { Span::ZERO };
         let ensemble_rate = context.clock.rate() + counted.rate_change;
         let correction = Offset::ZERO.correction(ensemble.offset);
         let own_correction = Correction {
@@ -868,27 +910,27 @@ impl Master {
             error_bound: counted.error_bound + held,
             rate_error: counted.rate_error,
         };
-        match context.clock.correct(own_correction, now) {
-            Err(too_large) => {
+        // A submaster's clock is where it ought to be.
+        let applied = match context.config.upper {
+            Some(_) => None,
+            None => match context.clock.correct(own_correction, now) {
                 // Where the master cannot go the others must not be sent.
-                context.counters.count_dropped(DropReason::TooLarge);
-                return context.refuse(context.config.node_id, correction, too_large.into());
-            }
-            Ok(applied) => {
-                context.last_correction = correction;
-                context.corrected_in = Some((self.term, context.config.node_id));
-                context.tell(Event::Averaged {
-                    round: self.round,
-                    counted: counted.clocks,
-                    read: readings.len(),
-                    correction,
-                });
-                context.tell(Event::Corrected { round: self.round, applied });
-            }
+                Err(too_large) => {
+                    context.counters.count_dropped(DropReason::TooLarge);
+                    return context.refuse(context.config.node_id, correction, too_large.into());
+                }
+                Ok(applied) => Some(applied),
+            },
+        };
+        context.corrected_in = Some((self.term, context.config.node_id));
+        context.tell(Event::Averaged { round: self.round, counted: counted.clocks, read: readings.len(), correction });
+        if let Some(applied) = applied {
+            context.last_correction = correction;
+            context.tell(Event::Corrected { round: self.round, applied });
         }
         let entries = measured
             .iter()
-            .filter_map(|(node, measured)| self.members.get(node)?.entry(measured, ensemble.offset, ensemble_rate));
+            .filter_map(|(node, measured)| self.entry(context, *node, measured, ensemble.offset, ensemble_rate, now));
         let entries: Vec<Entry> =
             entries.map(|entry| Entry { error_bound: entry.error_bound + held, ..entry }).collect();
         self.deliver(context, &entries, now);
@@ -916,7 +958,7 @@ impl Master {
         // mastership is new, their time is not.
         let is_among_established = !context.clock.is_corrected()
             && measured.iter().any(|(node, _)| self.members.get(node).is_some_and(Member::is_synchronised));
-        let standing = if context.config.is_reference {
+        let standing = if context.config.is_reference || context.config.upper.is_some() {
             Standing::Reference
         } else if is_among_established {
             Standing::Newcomer
@@ -934,16 +976,33 @@ impl Master {
     /// Corrects one newcomer between two rounds, to where the ensemble is now. It has no vote yet, so that nothing is
     /// averaged. A reference has one, and waits for the round: the ensemble goes to it, not it to the ensemble.
     fn correct_newcomer(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
-        if self.answering() + 1 < context.config.quorum {
+        if self.answering() + 1 < context.config.quorum || context.awaits_upper() {
             return;
         }
         let own = context.clock.target(now);
         let entry = self
             .members
             .get(&node)
-            .filter(|member| !member.peer.is_reference)
-            .and_then(|member| member.entry(&member.measured(now, own)?, Offset::ZERO, context.clock.rate()));
+            .filter(|member| !member.peer.is_reference || context.config.upper.is_some())
+            .and_then(|member| member.measured(now, own))
+            .and_then(|measured| self.entry(context, node, &measured, Offset::ZERO, context.clock.rate(), now));
         self.deliver(context, entry.as_slice(), now);
+    }
+
+    /// What a member has to do to its clock, measured at `now`. What is not known of the time that is kept, it does not know either.
+    fn entry(
+        &self,
+        context: &Context,
+        node: NodeId,
+        measured: &Measured,
+        ensemble: Offset,
+        ensemble_rate: Skew,
+        now: LocalTime,
+    ) -> Option<Entry> {
+        let entry = self.members.get(&node)?.entry(measured, ensemble, ensemble_rate)?;
+        let (error_bound, rate_error) = context.inherited_error(now);
+        let rate_error = (entry.rate_error + rate_error).clamped(Skew::MAX);
+        Some(Entry { error_bound: entry.error_bound + error_bound, rate_error, ..entry })
     }
 
     /// Rounds follow each other quickly for a while: somebody's skew is not known yet.

@@ -314,9 +314,11 @@ impl Member {
         }
     }
 
-    /// Its place among those who may succeed the master; `None` when it does not stand, or is not counted.
+    /// Its place among those who may succeed the master; `None` when it does not stand, or would not be counted if there were no
+    /// reference.
     pub fn rank(&self) -> Option<Rank> {
-        let is_fit = self.left_out().is_none() || (self.is_heir() && !self.is_silent());
+        let is_in_step = matches!(self.verdict, Some(Verdict::Counted | Verdict::LeftOut(Reason::NotReference)));
+        let is_fit = (is_in_step || self.is_heir()) && !self.is_silent();
         let merit = self.peer.merit.filter(|_| is_fit)?.max(Merit::Established);
         Some(Rank { merit, priority: self.peer.priority, node: self.peer.node })
     }

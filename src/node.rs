@@ -18,7 +18,7 @@ use bytes::BytesMut;
 
 use crate::clock::DisciplinedClock;
 use crate::config::{NodeConfig, Role};
-use crate::context::{Arrival, Context, Event, Outgoing};
+use crate::context::{Arrival, Context, Event, Outgoing, Upper};
 use crate::counters::{Counters, DropReason};
 use crate::election::Election;
 use crate::guard::{Guard, Refused};
@@ -95,6 +95,9 @@ impl Node {
             Role::Master => RoleState::Master(Box::new(Master::new(&mut context, now))),
             Role::Slave | Role::Auto => RoleState::Slave(Box::new(Slave::new(now))),
         };
+        if let Some(domain) = context.config.upper {
+            context.tell(Event::Upper { domain, state: Upper::Awaited });
+        }
         let mut node = Self { context, role, election: Election::new(now), guard: None };
         node.look(now);
         node
@@ -220,6 +223,30 @@ impl Node {
         self.election.stepped_down(now, pause);
         self.look(now);
         true
+    }
+
+    /// Takes in where `upper` stands, a node of the domain that this one follows, on the same oscillator. As a master this node keeps its time.
+    /// To be called after every input to either of them, see `tiers.rs`.
+    pub fn follow(&mut self, upper: &Self, now: LocalTime) {
+        let is_heard = upper.clock().is_corrected() && upper.is_in_company(now);
+        let has_changed = self.context.hear_upper(is_heard, now);
+        match &mut self.role {
+            RoleState::Master(master) => master.follow(&mut self.context, upper.clock(), now),
+            // It may be a better master now than it was, or a worse.
+            RoleState::Slave(slave) if has_changed => {
+                slave.introduce(&mut self.context, now);
+                self.look(now);
+            }
+            RoleState::Slave(_) => {}
+        }
+    }
+
+    /// True while somebody shares its time: it hears a master, or has members that answer.
+    fn is_in_company(&self, now: LocalTime) -> bool {
+        match &self.role {
+            RoleState::Master(master) => master.strength_of_members(now) > 0,
+            RoleState::Slave(slave) => slave.master().is_some(),
+        }
     }
 
     /// Decodes a datagram, if it is one for this node, and tells whether it is certainly no recording.
@@ -442,6 +469,11 @@ impl Node {
     /// In which mastership its clock was corrected last.
     pub fn corrected_in(&self) -> Option<(Term, NodeId)> {
         self.context.corrected_in
+    }
+
+    /// How the domain above stands; `None` when it follows none.
+    pub fn upper(&self) -> Option<Upper> {
+        self.context.config.upper.map(|_| self.context.upper)
     }
 
     /// The last correction that it refused.

@@ -24,7 +24,7 @@ use log::LevelFilter;
 use crate::average::Average;
 use crate::config::{CorrectionPolicy, NodeConfig, Role, Who};
 use crate::identity::{Domain, NodeId};
-use crate::net::{DEFAULT_PORT, Interface, Timestamping, default_group};
+use crate::net::{Addresses, DEFAULT_PORT, Interface, Timestamping, default_group};
 use crate::privileges::{Measure, UserName};
 use crate::time::{Skew, Span};
 
@@ -32,6 +32,7 @@ use crate::time::{Skew, Span};
 const MAX_PPM: f64 = 100_000.0;
 
 const NETWORK: &str = "Group and network";
+const UPPER: &str = "Domain above (a submaster keeps its time in its own)";
 const CLOCK: &str = "Clock";
 const ROUNDS: &str = "Rounds and averaging";
 const CORRECTIONS: &str = "Corrections";
@@ -69,6 +70,24 @@ pub struct Settings {
     /// How many slaves a master takes [default: 16384]
     #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1..=usize::MAX), help_heading = NETWORK)]
     max_slaves: Option<usize>,
+
+    /// Its number, below --domain's; --bind is then 0.0.0.0:0 by default
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 0..=u32::MAX), help_heading = UPPER)]
+    upper_domain: Option<u32>,
+    /// The part to play there: slave or auto [default: auto]
+    #[arg(long, value_name = "ROLE", hide_possible_values = true, help_heading = UPPER)]
+    upper_role: Option<UpperRoleChoice>,
+    /// Local address there [default: 0.0.0.0:0]
+    #[arg(long, value_name = "IP:PORT", value_parser = address, help_heading = UPPER)]
+    upper_bind: Option<SocketAddr>,
+    /// Interface for multicast there [default: the system's choice]
+    #[arg(long, value_name = "NAME|IP", value_parser = interface(), help_heading = UPPER)]
+    upper_interface: Option<Interface>,
+    #[arg(long, help = "Multicast group there [default: as that of --group]", value_name = "IP:PORT", value_parser = address, help_heading = UPPER)]
+    upper_group: Option<SocketAddr>,
+    /// A node there to speak to directly; repeatable
+    #[arg(long, value_name = "IP:PORT", value_parser = address, help_heading = UPPER)]
+    upper_peer: Vec<SocketAddr>,
 
     /// virtual (the machine's clock is never set) or system [default: virtual]
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = CLOCK)]
@@ -178,6 +197,13 @@ enum RoleChoice {
     Auto,
 }
 
+/// Nobody is appointed in the domain above: its master may be any of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum UpperRoleChoice {
+    Slave,
+    Auto,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TimestampingChoice {
     Auto,
@@ -217,12 +243,10 @@ pub(crate) fn file_command() -> clap::Command {
 pub struct RunConfig {
     /// The settings of the core, complete but for the identity.
     pub node: NodeDraft,
-    /// Local address of the socket. Port 0: the system picks one.
-    pub bind: SocketAddr,
-    /// The interface for multicast; `None`: the system's choice.
-    pub interface: Option<Interface>,
-    /// The multicast group, of the family of `bind`; `None` when there are only peers.
-    pub group: Option<SocketAddr>,
+    /// Where it listens and what group it hears.
+    pub addresses: Addresses,
+    /// On a submaster: the same of its node in the domain above.
+    pub upper: Option<(NodeDraft, Addresses)>,
     /// Who stamps what arrives and leaves.
     pub timestamping: Timestamping,
     /// Which clock is corrected.
@@ -273,6 +297,84 @@ impl NodeDraft {
     }
 }
 
+/// The names of the settings that put a node on its network, for complaints.
+#[derive(Clone, Copy)]
+struct Names {
+    bind: &'static str,
+    group: &'static str,
+    peer: &'static str,
+}
+
+/// Those of the node of the process's own domain.
+const OWN: Names = Names { bind: "bind", group: "group", peer: "peer" };
+/// Those of a submaster's node in the domain above.
+const ABOVE: Names = Names { bind: "upper-bind", group: "upper-group", peer: "upper-peer" };
+
+/// Where a node listens: as given, by default on all addresses, at `port`, in the default group unless there are peers.
+fn network(
+    bind: Option<SocketAddr>,
+    port: u16,
+    group: Option<SocketAddr>,
+    interface: Option<Interface>,
+    peers: &[SocketAddr],
+) -> Addresses {
+    let bind = bind.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+    let default = peers.is_empty().then(|| default_group(bind));
+    Addresses { bind, group: group.or(default), interface }
+}
+
+/// Tells every contradiction among a node's addresses.
+fn check_network(
+    addresses: &Addresses,
+    peers: &[SocketAddr],
+    names: Names,
+    fault: &mut impl FnMut(&'static str, String),
+) {
+    let Addresses { bind, group, .. } = *addresses;
+    if bind.ip().is_multicast() {
+        fault(names.bind, format!("{bind} is a multicast group; give an address of this machine"));
+    }
+    let mixed = |other| format!("{other} and --{} {bind} mix IPv4 and IPv6", names.bind);
+    if let Some(group) = group {
+        if !group.ip().is_multicast() {
+            fault(names.group, format!("{group} is not a multicast address"));
+        } else if group.port() == 0 {
+            fault(names.group, format!("{group} needs a port other than 0"));
+        } else if group.is_ipv4() != bind.is_ipv4() {
+            fault(names.group, mixed(group));
+        }
+    }
+    for (index, peer) in peers.iter().enumerate() {
+        if peer.ip().is_multicast() || peer.ip().is_unspecified() {
+            fault(names.peer, format!("{peer} is not the address of one machine"));
+        } else if peer.port() == 0 {
+            fault(names.peer, format!("{peer} needs a port other than 0"));
+        } else if peer.is_ipv4() != bind.is_ipv4() {
+            fault(names.peer, mixed(*peer));
+        } else if peers.iter().take(index).any(|earlier| earlier == peer) {
+            fault(names.peer, format!("{peer} is given twice"));
+        }
+    }
+}
+
+/// The first of two nodes of one process is bound to a port that the second needs; the other way round, see the caller.
+fn check_ports(one: &Addresses, other: &Addresses, names: Names, fault: &mut impl FnMut(&'static str, String)) {
+    let Addresses { bind, .. } = *one;
+    let takes = |needed: SocketAddr| {
+        bind.port() == needed.port()
+            && bind.port() != 0
+            && bind.is_ipv4() == needed.is_ipv4()
+            && bind.ip().is_unspecified()
+    };
+    let same = Some(other.bind).filter(|needed| takes(*needed) || (*needed == bind && bind.port() != 0));
+    if let Some(needed) = same.or(other.group.filter(|group| takes(*group))) {
+        let text = format!(
+            "{bind} takes the port of {needed}, which the other domain needs; give one address of this machine, or port 0"
+        );
+        fault(names.bind, text);
+    }
+}
+
 /// What is wrong with one setting, beside the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -305,32 +407,39 @@ impl Settings {
             fault("key-file", "cannot be used: authentication is not built yet".to_owned());
         }
 
-        let bind = self.bind.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), DEFAULT_PORT));
-        if bind.ip().is_multicast() {
-            fault("bind", format!("{bind} is a multicast group; give an address of this machine"));
-        }
-        let group = match (self.group, self.peer.is_empty()) {
-            (None, true) => Some(default_group(bind)),
-            (given, _) => given,
-        };
-        if let Some(group) = group {
-            if !group.ip().is_multicast() {
-                fault("group", format!("{group} is not a multicast address"));
-            } else if group.port() == 0 {
-                fault("group", format!("{group} needs a port other than 0"));
-            } else if group.is_ipv4() != bind.is_ipv4() {
-                fault("group", format!("{group} and --bind {bind} mix IPv4 and IPv6"));
+        // Two sockets on one port of all addresses are one too many.
+        let port = if self.upper_domain.is_some() { 0 } else { DEFAULT_PORT };
+        let addresses = network(self.bind, port, self.group, self.interface, &self.peer);
+        check_network(&addresses, &self.peer, OWN, &mut fault);
+        let domain = self.domain.unwrap_or_default();
+        let above = network(self.upper_bind, 0, self.upper_group, self.upper_interface, &self.upper_peer);
+        match self.upper_domain {
+            Some(upper) if upper >= domain => {
+                let why = "an ensemble follows one with a lower number, so that no circle can arise";
+                fault("upper-domain", format!("is {upper}, and domain {domain} cannot follow it: {why}"));
             }
-        }
-        for (index, peer) in self.peer.iter().enumerate() {
-            if peer.ip().is_multicast() || peer.ip().is_unspecified() {
-                fault("peer", format!("{peer} is not the address of one machine"));
-            } else if peer.port() == 0 {
-                fault("peer", format!("{peer} needs a port other than 0"));
-            } else if peer.is_ipv4() != bind.is_ipv4() {
-                fault("peer", format!("{peer} and --bind {bind} mix IPv4 and IPv6"));
-            } else if self.peer.iter().take(index).any(|earlier| earlier == peer) {
-                fault("peer", format!("{peer} is given twice"));
+            Some(_) => {
+                if role != Role::Master {
+                    fault(
+                        "upper-domain",
+                        "needs --role master: a submaster is the master of its own domain".to_owned(),
+                    );
+                }
+                check_network(&above, &self.upper_peer, ABOVE, &mut fault);
+                check_ports(&addresses, &above, OWN, &mut fault);
+                check_ports(&above, &addresses, ABOVE, &mut fault);
+            }
+            None => {
+                let given = [
+                    ("upper-role", self.upper_role.is_some()),
+                    ("upper-bind", self.upper_bind.is_some()),
+                    ("upper-interface", above.interface.is_some()),
+                    ("upper-group", self.upper_group.is_some()),
+                    ("upper-peer", !self.upper_peer.is_empty()),
+                ];
+                for (setting, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
+                    fault(setting, "needs --upper-domain, the number of that domain".to_owned());
+                }
             }
         }
 
@@ -367,12 +476,13 @@ impl Settings {
         let default = NodeConfig::new(given.unwrap_or(NodeId::new(1)), role);
         let interval = self.interval.unwrap_or(default.interval);
         let config = NodeConfig {
-            domain: self.domain.map_or(default.domain, Domain::new),
+            domain: Domain::new(domain),
+            upper: self.upper_domain.map(Domain::new),
             priority: self.priority.unwrap_or(default.priority),
             preempt: self.preempt.unwrap_or(default.preempt),
             quorum: self.quorum.unwrap_or(default.quorum),
             is_reference: self.reference.unwrap_or(default.is_reference),
-            group,
+            group: addresses.group,
             interval,
             // Whoever asks for rounds faster than the default minimum means that, and not a contradiction.
             min_interval: self.min_interval.unwrap_or(default.min_interval.min(interval)),
@@ -390,7 +500,7 @@ impl Settings {
             max_slaves: self.max_slaves.unwrap_or(default.max_slaves),
             lie: self.inject_lie.unwrap_or(default.lie),
             peers: self.peer,
-            ..default
+            ..default.clone()
         };
         if config.role == Role::Master && config.peers.len() > config.max_slaves {
             fault("max-slaves", format!("is {}, but there are {} peers", config.max_slaves, config.peers.len()));
@@ -398,11 +508,28 @@ impl Settings {
         match config.validated() {
             Err(error) => fault(error.setting, error.fault.to_owned()),
             Ok(config) if faults.is_empty() => {
+                let upper = config.upper.map(|domain| {
+                    let upper = NodeConfig {
+                        domain,
+                        upper: None,
+                        role: match self.upper_role {
+                            Some(UpperRoleChoice::Slave) => Role::Slave,
+                            Some(UpperRoleChoice::Auto) | None => Role::Auto,
+                        },
+                        group: above.group,
+                        peers: self.upper_peer,
+                        // That of its own domain.
+                        quorum: default.quorum,
+                        ..config.clone()
+                    };
+                    (NodeDraft { given, config: upper }, above)
+                });
+                // Its time source, if it has one, is heard above: below nobody has a vote.
+                let is_reference = config.is_reference && upper.is_none();
                 return Ok(RunConfig {
-                    node: NodeDraft { given, config },
-                    bind,
-                    interface: self.interface,
-                    group,
+                    node: NodeDraft { given, config: NodeConfig { is_reference, ..config } },
+                    addresses,
+                    upper,
                     timestamping,
                     clock,
                     inject_offset: self.inject_offset.unwrap_or_default(),
@@ -521,6 +648,11 @@ mod tests {
             "role",
             "interface",
             "group",
+            "upper-domain",
+            "upper-role",
+            "upper-bind",
+            "upper-interface",
+            "upper-group",
             "max-interval",
             "weight",
             "delay-asymmetry",
@@ -547,9 +679,10 @@ mod tests {
 
     #[test]
     fn peers_stand_in_for_the_group_and_the_group_follows_the_family() {
-        assert_eq!(run("--role slave --peer 192.0.2.1:5").group, None);
-        assert!(run("--role slave --peer 192.0.2.1:5 --group 239.1.1.1:5").group.is_some());
-        assert_eq!(run("--role slave --bind [::]:5525").group.unwrap().to_string(), "[ff15::5525]:5525");
+        let group = |arguments| run(arguments).addresses.group;
+        assert_eq!(group("--role slave --peer 192.0.2.1:5"), None);
+        assert!(group("--role slave --peer 192.0.2.1:5 --group 239.1.1.1:5").is_some());
+        assert_eq!(group("--role slave --bind [::]:5525").unwrap().to_string(), "[ff15::5525]:5525");
     }
 
     #[test]

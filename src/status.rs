@@ -14,6 +14,7 @@ use crate::counters::DropReason;
 use crate::member::Member;
 use crate::node::Node;
 use crate::stamp::StampSource;
+use crate::tiers::Tiers;
 use crate::time::{LocalTime, Span, Time};
 
 /// One node at one instant.
@@ -65,6 +66,33 @@ pub struct Status {
     pub counters: CounterStatus,
     /// On a master: its slaves, by number. Empty on a slave.
     pub peers: Vec<PeerStatus>,
+    /// On a submaster: the node of it that belongs to the domain above. Null on any other node.
+    pub upper: Option<Box<UpperStatus>>,
+}
+
+/// The node of a submaster that belongs to the domain above. All else that a status says is of the node below, whose clock is the one
+/// to be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpperStatus {
+    /// Whether the domain above tells the time: `awaited`, `heard` or `lost`.
+    pub state: String,
+    /// The clock of the node below minus the clock of this one: 0, or the few ns of arithmetic, while it is master there and nothing is slewed.
+    pub offset_ns: i64,
+    /// The same as of any node.
+    #[serde(flatten)]
+    pub node: Status,
+}
+
+impl UpperStatus {
+    /// `node`: what the upper node knows at local time `now`.
+    pub fn new(node: Status, tiers: &Tiers, now: LocalTime) -> Self {
+        let upper = tiers.upper().map(|upper| tiers.clock().read(now) - upper.clock().read(now));
+        Self {
+            state: tiers.lower().upper().unwrap_or_default().name().to_owned(),
+            offset_ns: upper.unwrap_or_default().as_nanos(),
+            node,
+        }
+    }
 }
 
 /// What a node is at present.
@@ -265,6 +293,7 @@ impl Status {
                     master.members().filter_map(|member| PeerStatus::new(member, now, own)).collect()
                 })
                 .unwrap_or_default(),
+            upper: None,
         }
     }
 }

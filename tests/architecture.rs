@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 13] = [
     &["member"],
     &["master", "slave"],
     &["node"],
+    &["tiers"],
     &["status"],
 ];
 

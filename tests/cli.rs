@@ -136,6 +136,35 @@ fn mistakes_on_the_command_line_are_one_line_and_exit_2() {
         ("--role slave --peer 0.0.0.0:1", &["--peer 0.0.0.0:1", "one machine"]),
         ("--role slave --peer 192.0.2.1:1 --peer 192.0.2.1:1", &["--peer 192.0.2.1:1", "given twice"]),
         ("--role master --max-slaves 1 --peer 192.0.2.1:1 --peer 192.0.2.2:1", &["--max-slaves is 1", "2 peers"]),
+        // Submasters.
+        (
+            "--role master --domain 3 --upper-domain 7",
+            &["--upper-domain is 7, and domain 3 cannot follow it", "lower number", "no circle"],
+        ),
+        ("--role master --domain 7 --upper-domain 7", &["--upper-domain is 7, and domain 7 cannot follow it"]),
+        ("--role master --upper-domain 0", &["--upper-domain is 0, and domain 0 cannot follow it"]),
+        ("--domain 7 --upper-domain 3", &["--upper-domain needs --role master"]),
+        ("--role slave --domain 7 --upper-domain 3", &["--upper-domain needs --role master"]),
+        ("--role master --domain 7 --upper-peer 192.0.2.1:1", &["--upper-peer needs --upper-domain"]),
+        ("--role master --domain 7 --upper-role slave", &["--upper-role needs --upper-domain"]),
+        ("--upper-role master", &["'master'", "--upper-role", "slave, auto"]),
+        ("--upper-domain -1", &["'-1'", "--upper-domain", "from 0 to 4294967295"]),
+        (
+            "--role master --domain 7 --upper-domain 3 --upper-group 192.0.2.1:5",
+            &["--upper-group 192.0.2.1:5", "multicast"],
+        ),
+        (
+            "--role master --domain 7 --upper-domain 3 --upper-bind [::]:0 --upper-peer 192.0.2.1:5",
+            &["--upper-peer 192.0.2.1:5 and --upper-bind [::]:0 mix"],
+        ),
+        (
+            "--role master --domain 7 --upper-domain 3 --bind 0.0.0.0:5525",
+            &["--bind 0.0.0.0:5525 takes the port of 239.255.5.25:5525", "port 0"],
+        ),
+        (
+            "--role master --domain 7 --upper-domain 3 --bind 192.0.2.1:7 --upper-bind 192.0.2.1:7",
+            &["--bind 192.0.2.1:7 takes the port of 192.0.2.1:7"],
+        ),
         // Contradictions.
         ("--role slave --clock system --inject-offset 1s", &["--inject-offset", "--clock virtual"]),
         ("--role slave --clock system --inject-drift 0", &["--inject-drift", "--clock virtual"]),

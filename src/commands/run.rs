@@ -12,13 +12,14 @@ use crate::commands::{Failure, default_socket};
 use crate::event_loop::{EventLoop, stop_signals};
 use crate::identity::{Incarnation, NodeId};
 use crate::local_clock::LocalClock;
-use crate::net::{Addresses, Sockets};
+use crate::net::Sockets;
 use crate::node::Node;
 use crate::privileges::{PrivilegeError, Restraint};
-use crate::settings::{ClockKind, RunConfig};
+use crate::settings::{ClockKind, NodeDraft, RunConfig};
 use crate::state_dir::StateDir;
 use crate::status_socket::StatusListener;
 use crate::system_clock::SystemClock;
+use crate::tiers::{Tier, Tiers};
 
 /// Runs a node until SIGTERM or SIGINT.
 ///
@@ -38,8 +39,9 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
         ClockKind::Virtual => None,
         ClockKind::System => Some(SystemClock::open().map_err(failed)?),
     };
-    let addresses = Addresses { bind: config.bind, group: config.group, interface: config.interface };
-    let sockets = Sockets::open(&addresses, config.timestamping).map_err(failed)?;
+    let open = |addresses| Sockets::open(addresses, config.timestamping).map_err(failed);
+    let sockets = open(&config.addresses)?;
+    let upper_sockets = config.upper.as_ref().map(|(_, addresses)| open(addresses)).transpose()?;
     // Who sees the status socket may send one.
     let signals = stop_signals().map_err(failed)?;
     let listener = match &config.status_socket {
@@ -65,17 +67,22 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     let rate = state_dir.as_ref().map_or(Ok(None), StateDir::drift).map_err(failed)?.unwrap_or_default();
     let incarnation = Incarnation::drawn(random_bits()?);
     let clock = LocalClock::new(config.inject_drift).map_err(failed)?;
-    let node_config = config.node.into_config(node_id);
-    let (role, domain, address) = (node_config.role, node_config.domain, sockets.local_addr());
     let start = clock.pair();
-    let node = Node::new(node_config, incarnation, start.local, start.system + config.inject_offset, rate);
-    let mut event_loop = EventLoop::new(node, sockets, clock, system_clock, signals).map_err(failed)?;
+    // Two nodes on one oscillator: they begin with the same.
+    let time = start.system + config.inject_offset;
+    let node = |draft: NodeDraft| Node::new(draft.into_config(node_id), incarnation, start.local, time, rate);
+    let lower = node(config.node);
+    let tiers = match config.upper {
+        Some((draft, _)) => Tiers::submaster(node(draft), lower),
+        None => Tiers::from(lower),
+    };
+    let ports = upper_sockets.map(|sockets| (Tier::Upper, sockets)).into_iter().chain([(Tier::Lower, sockets)]);
+    let mut event_loop = EventLoop::new(tiers, ports, clock, system_clock, signals).map_err(failed)?;
     if let Some(state_dir) = state_dir {
         event_loop.keep_drift_in(state_dir);
     }
 
     let privileges = restraint.confine().map_err(failed)?;
-    info!("started node={node_id} role={role:?} at={address} domain={domain} clock={:?}", config.clock);
     info!("privileges {privileges}");
     if privileges.uid == 0 && restraint.user().is_none() {
         warn!("this node runs as root: give it a user of its own (--user)");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration as StdDuration;
 
 use crate::commands::{Failure, print, socket_places};
-use crate::status::{PeerStatus, RoleName, Status};
+use crate::status::{PeerStatus, RoleName, Status, UpperStatus};
 use crate::time::{Skew, Span};
 
 /// A node answers within a millisecond; one that is stopped (SIGSTOP) accepts and never answers.
@@ -78,17 +78,19 @@ fn for_people(status: &Status) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(lines, "{name:<13}{value}");
     };
-    let role = match (status.role, status.master_id) {
-        (RoleName::Master, _) => "master".to_owned(),
-        (RoleName::Slave, Some(master)) => format!("slave of {master}"),
-        (RoleName::Slave | RoleName::Listening, _) => "listening: no master is heard".to_owned(),
-        (RoleName::Candidate, _) => "candidate".to_owned(),
-    };
     line(
         "node",
         &format!("{} at {}, domain {}, version {}", status.node_id, status.address, status.domain, status.version),
     );
-    line("role", &format!("{role}, term {}, round {}", status.term, status.round));
+    line("role", &format!("{}, term {}, round {}", role(status), status.term, status.round));
+    if let Some(upper) = &status.upper {
+        let UpperStatus { state, offset_ns, node } = &**upper;
+        let bound = match Span::from_nanos(node.error_bound_ns) {
+            Span::MAX => "not corrected yet".to_owned(),
+            bound => format!("within {bound}, this clock {} from it", Span::from_nanos(*offset_ns)),
+        };
+        line("above", &format!("domain {} {state}: {}, term {}, {bound}", node.domain, role(node), node.term));
+    }
     let bound = Span::from_nanos(status.error_bound_ns);
     line(
         "synchronised",
@@ -140,7 +142,20 @@ fn for_people(status: &Status) -> String {
         lines.push('\n');
         lines.push_str(&table(&status.peers));
     }
+    if let Some(upper) = status.upper.as_ref().filter(|upper| upper.node.role == RoleName::Master) {
+        let _ = writeln!(lines, "\ndomain {}:", upper.node.domain);
+        lines.push_str(&table(&upper.node.peers));
+    }
     lines
+}
+
+fn role(status: &Status) -> String {
+    match (status.role, status.master_id) {
+        (RoleName::Master, _) => "master".to_owned(),
+        (RoleName::Slave, Some(master)) => format!("slave of {master}"),
+        (RoleName::Slave | RoleName::Listening, _) => "listening: no master is heard".to_owned(),
+        (RoleName::Candidate, _) => "candidate".to_owned(),
+    }
 }
 
 fn table(peers: &[PeerStatus]) -> String {

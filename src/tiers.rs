@@ -78,6 +78,12 @@ impl Tiers {
         }
     }
 
+    /// Each of them, the upper one first.
+    pub fn iter(&self) -> impl Iterator<Item = (Tier, &Node)> {
+        let upper = self.upper.iter().map(|node| (Tier::Upper, node));
+        upper.chain([(Tier::Lower, &self.lower)])
+    }
+
     /// The clock that users read.
     pub fn clock(&self) -> &DisciplinedClock {
         self.lower.clock()

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use berkeleyd::sim::batch::{Job, Keep, run_all};
-use berkeleyd::sim::outcome::Recorder;
+use berkeleyd::sim::outcome::{Mark, Recorder};
 use berkeleyd::sim::scenario::{FaultKind, Lie, Limits, LinkModel, Scenario};
 use berkeleyd::sim::scenario_file::ScenarioFile;
 use berkeleyd::sim::world;
@@ -117,6 +117,7 @@ fn an_attacker_without_keys_that_replays_or_makes_up_frames_moves_nobody() {
             what,
             nodes: Vec::new(),
             master: false,
+            domain: None,
             lasting: Span::from_secs(50),
             by: Span::ZERO,
         });
@@ -138,6 +139,32 @@ fn a_liar_refuses_corrections_or_seems_to_obey() {
     };
     let (refused, obeyed) = (corrected(false), corrected(true));
     assert!((0.69..0.72).contains(&refused) && (0.99..1.02).contains(&obeyed), "{refused} and {obeyed}");
+}
+
+/// Who has the newest mastership of a domain at this time, by the marks of a run.
+fn leader(marks: &[Mark], domain: u32, at: Span) -> Option<(u64, usize)> {
+    let of_domain = |mark: &Mark| {
+        let words: Vec<&str> = mark.text.split(' ').collect();
+        let ["node", node, "takes", "term", term, "in", "domain", number] = words[..] else {
+            return None;
+        };
+        (number == domain.to_string()).then(|| (term.parse().expect("a term"), node.parse().expect("a node")))
+    };
+    marks.iter().filter(|mark| mark.at <= at).filter_map(of_domain).max()
+}
+
+/// At 90 s node 2 is cut off from the domain above for 40 s, at 160 s node 3: whoever is not leads, ten seconds later at the latest.
+#[test]
+fn of_two_gateways_the_one_leads_that_hears_the_domain_above() {
+    let scenario = scenario("gateway-pair");
+    for seed in 1..=3 {
+        let mut recorder = Recorder::new(&scenario, false);
+        world::run(&scenario, seed, &mut recorder, &mut |_| {});
+        let marks = recorder.finish(seed).marks;
+        let leads = |second| leader(&marks, 2, Span::from_secs(second)).map(|(_, node)| node);
+        assert_eq!([100, 170].map(leads), [Some(3), Some(2)], "seed {seed}: {marks:#?}");
+        assert_eq!(leads(159), Some(3), "nobody takes it back");
+    }
 }
 
 /// Seed 1 left the bounds after ten minutes: they grew by what was not known of the rate, not by what it wandered since.

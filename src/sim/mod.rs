@@ -8,6 +8,7 @@
 //! | `oscillator.rs` | true time to a node's local time, and back |
 //! | `link.rs` | the fate of a datagram |
 //! | `schedule.rs` | what is planned, in the order in which it happens |
+//! | `topology.rs` | which node stands in which network |
 //! | `world.rs` | the group: nodes, links between them, faults |
 //! | `invariants.rs` | what must hold after every event |
 //! | `outcome.rs` | what a run measured, in words and as JSON |
@@ -28,5 +29,6 @@ pub mod scenario;
 pub mod scenario_file;
 pub(crate) mod schedule;
 pub(crate) mod statistics;
+pub(crate) mod topology;
 pub mod trace;
 pub mod world;

@@ -10,7 +10,9 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::scenario::{Limits, Scenario};
-use super::statistics::{Drag, Figures, Settling, float, maybe_millis, maybe_nanos, maybe_ppb, millis, nanos};
+use super::statistics::{
+    Distances, Drag, Figures, Settling, float, maybe_millis, maybe_nanos, maybe_ppb, millis, nanos,
+};
 use super::trace::Trace;
 use crate::average::Average;
 use crate::time::{Skew, Span};
@@ -35,6 +37,8 @@ pub struct NodeSample {
     pub bound: Span,
     /// Whether it counts.
     pub standing: NodeStanding,
+    /// How many domains are above the topmost one that it belongs to.
+    pub tier: usize,
 }
 
 /// What a node's clock means to the measured ensemble.
@@ -191,8 +195,11 @@ pub struct Recorder {
     scenario: Scenario,
     settling: Settling,
     drag: Drag,
+    distances: Distances,
     /// Room for the clocks that count, so that no sample allocates.
     clocks: Vec<(Span, Span)>,
+    /// The same with their tiers.
+    tiers: Vec<(usize, Span)>,
     trace: Option<Trace>,
     marks: Vec<Mark>,
     /// The last events; `None`: nobody will ask.
@@ -225,7 +232,9 @@ impl Recorder {
         Self {
             settling: Settling::new(scenario.limits.settle_below.unwrap_or(SETTLE_BELOW), scenario.limits.judge_from),
             drag: Drag::default(),
+            distances: Distances::default(),
             clocks: Vec::with_capacity(scenario.nodes.get()),
+            tiers: Vec::with_capacity(scenario.nodes.get()),
             trace: keep_trace.then(|| Trace::new(scenario)),
             scenario: scenario.clone(),
             marks: Vec::new(),
@@ -266,6 +275,11 @@ impl Recorder {
             let dragged = dragged.part(i64::try_from(self.clocks.len()).unwrap_or(i64::MAX));
             self.settling.record(at, &self.clocks, self.joining == 0);
             self.drag.record(at, dragged, self.settling.since());
+            self.tiers.clear();
+            let honest = nodes.iter().filter(|node| node.standing == NodeStanding::Honest);
+            self.tiers.extend(honest.map(|node| (node.tier, node.error)));
+            let counts = at >= self.scenario.limits.judge_from;
+            self.distances.record(&self.tiers, self.settling.since(), counts);
         }
     }
 
@@ -355,6 +369,7 @@ impl Recorder {
             spread: settling.spread(),
             error: settling.error(),
             bound: settling.bound(),
+            tiers: self.distances.figures(),
             dragged: self.drag.dragged(),
             drag: self.drag.rate(),
             frames_sent: sent.frames,
@@ -367,7 +382,9 @@ impl Recorder {
             term: self.masters.term,
             rounds: self.rounds,
             corrections: self.corrections,
-            corrections_per_round: (self.rounds > 0).then(|| float(self.corrections) / nodes / float(self.rounds)),
+            // Of several domains each has rounds of its own.
+            corrections_per_round: (self.rounds > 0 && scenario.domains.is_empty())
+                .then(|| float(self.corrections) / nodes / float(self.rounds)),
             limits: Vec::new(),
             violations: self.violations,
             violation_count: self.violation_count,
@@ -419,6 +436,9 @@ pub struct Outcome {
     /// The error bounds that they published after settling.
     #[serde(rename = "bound_ns")]
     pub bound: Figures,
+    /// How far the clocks of each tier were from the mean of the topmost ensemble after settling, that ensemble's own first.
+    #[serde(rename = "tiers_ns")]
+    pub tiers: Vec<Figures>,
     /// What they show in the end less what they would if nobody had ever corrected them, both on average: by how much the
     /// ensemble moved its own honest members.
     #[serde(rename = "dragged_ns", serialize_with = "maybe_nanos")]
@@ -538,6 +558,10 @@ impl Outcome {
         ]
         .into_iter()
         .flatten()
+        .chain(limits.tiers.iter().enumerate().filter_map(|(tier, allowed)| {
+            let found = self.tiers.get(tier).and_then(|figures| figures.max);
+            span("tiers", self.settle.and(Some(*allowed)), found)
+        }))
         .collect()
     }
 
@@ -594,6 +618,12 @@ impl fmt::Display for Outcome {
                 line("spread", &format!("{rms} rms, {p99} at 99 %, {max} at most, {last} in the end"))?;
                 let bound = format!("±{} in the middle, ±{} at most", maybe(self.bound.median), maybe(self.bound.max));
                 line("bounds", &format!("published: {bound}"))?;
+                for (tier, Figures { rms, p99, max, .. }) in
+                    self.tiers.iter().enumerate().filter(|_| self.tiers.len() > 1)
+                {
+                    let figures = format!("{} rms, {} at 99 %, {} at most", maybe(*rms), maybe(*p99), maybe(*max));
+                    line(&format!("tier {tier}"), &format!("{figures} from the topmost ensemble"))?;
+                }
                 line("true time", &format!("{} away at most, which no node can know", maybe(self.error.max)))?;
             }
             None => line("spread", &format!("{} in the end", maybe(last)))?,
@@ -695,6 +725,7 @@ mod tests {
                 alone: error.half(),
                 bound: Span::from_micros(100),
                 standing,
+                tier: 0,
             };
             recorder.record(
                 Span::from_millis(100 * tick),
@@ -766,14 +797,20 @@ mod tests {
             drag_ppm: Some(0.1),
             corrections_per_round: Some(1.5),
             bytes_per_second: Some(1.0),
+            // There is no second tier: who expects one is told.
+            tiers: vec![Span::from_micros(11), Span::from_micros(11)],
             ..Limits::default()
         };
         let outcome = converging(limits.clone()).finish(1);
         assert_eq!(
             outcome.misses(&limits),
-            ["max-spread 21.000 µs, above the limit of 20.999 µs", "bytes-per-second 107818.90, above the limit of 1"]
+            [
+                "max-spread 21.000 µs, above the limit of 20.999 µs",
+                "bytes-per-second 107818.90, above the limit of 1",
+                "tiers never, above the limit of 11.000 µs"
+            ]
         );
-        assert_eq!(outcome.limits.iter().filter(|verdict| verdict.ok).count(), 4);
+        assert_eq!(outcome.limits.iter().filter(|verdict| verdict.ok).count(), 5);
         assert!(converging(Limits::default()).finish(1).ok);
     }
 
@@ -828,7 +865,8 @@ mod tests {
     #[test]
     fn a_lonely_clock_agrees_with_nobody() {
         let mut recorder = Recorder::new(&Scenario::default(), false);
-        let sample = |standing| NodeSample { error: Span::ZERO, alone: Span::ZERO, bound: Span::MAX, standing };
+        let sample =
+            |standing| NodeSample { error: Span::ZERO, alone: Span::ZERO, bound: Span::MAX, standing, tier: 0 };
         recorder.record(Span::ZERO, &[sample(NodeStanding::Honest), sample(NodeStanding::Down)]);
         assert_eq!(recorder.clone().finish(1).settle, None);
         recorder.record(Span::ZERO, &[sample(NodeStanding::Honest)]);

@@ -606,8 +606,13 @@ mod tests {
         let scenario = Scenario { duration, about: "<clocks> & \"pictures\"".to_owned(), ..Scenario::default() };
         let mut recorder = Recorder::new(&scenario, true);
         for index in 0..samples {
-            let sample =
-                |error| NodeSample { error, alone: Span::ZERO, bound: Span::MAX, standing: NodeStanding::Honest };
+            let sample = |error| NodeSample {
+                error,
+                alone: Span::ZERO,
+                bound: Span::MAX,
+                standing: NodeStanding::Honest,
+                tier: 0,
+            };
             recorder.record(duration.part(samples).times(index), &[sample(error(index)), sample(Span::ZERO)]);
             recorder.mark(duration.part(samples).times(index), format!("mark {index} with a long text"));
         }

@@ -23,6 +23,9 @@ pub struct Scenario {
     /// How long it runs in true time.
     #[serde(deserialize_with = "duration")]
     pub duration: Span,
+    /// The ensembles, when there are several, each with a network of its own. Every node belongs to one of them, or to two: it is a
+    /// submaster then, master in that with the higher number. Empty: there is one.
+    pub domains: Vec<DomainModel>,
     /// What every clock is like.
     pub clock: ClockModel,
     /// Clocks of single nodes that differ; the first is the master's. Shorter than `nodes`: the rest are as `clock` says.
@@ -50,6 +53,7 @@ impl Default for Scenario {
             about: String::new(),
             nodes: NonZeroUsize::MIN.saturating_add(7),
             duration: Span::from_secs(60),
+            domains: Vec::new(),
             clock: ClockModel::default(),
             clocks: Vec::new(),
             link: LinkModel::default(),
@@ -61,6 +65,23 @@ impl Default for Scenario {
             limits: Limits::default(),
         }
     }
+}
+
+/// One of several ensembles.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DomainModel {
+    /// Its number.
+    pub number: u32,
+    /// Its nodes, by their numbers from 0.
+    pub nodes: Vec<usize>,
+    /// The role of those that are not its submasters; `auto` when absent.
+    #[serde(default = "auto")]
+    pub role: Role,
+}
+
+fn auto() -> Role {
+    Role::Auto
 }
 
 /// An oscillator, and how wrong the clock that starts on it is.
@@ -289,6 +310,9 @@ pub struct Fault {
     /// To whoever is master when it begins, instead of `nodes`.
     #[serde(default)]
     pub master: bool,
+    /// In this one of several domains only: whose master; or which network is cut.
+    #[serde(default)]
+    pub domain: Option<u32>,
     /// How long it lasts; zero: for ever, or for an instant.
     #[serde(default, deserialize_with = "duration", rename = "for")]
     pub lasting: Span,
@@ -351,6 +375,10 @@ pub struct Limits {
     /// only where its clocks start right: how far others than its honest members have moved it.
     #[serde(deserialize_with = "maybe_duration")]
     pub max_error: Option<Span>,
+    /// Largest distance of a clock from the mean of the topmost ensemble after settling: of those of that ensemble, of those one domain
+    /// below it, and so on.
+    #[serde(deserialize_with = "durations")]
+    pub tiers: Vec<Span>,
     /// Median of the published error bounds after settling: a bound that is too wide is honest and of no use.
     #[serde(deserialize_with = "maybe_duration")]
     pub median_bound: Option<Span>,

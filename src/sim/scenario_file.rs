@@ -121,13 +121,14 @@ pub fn mistake(scenario: &Scenario) -> Option<Mistake> {
 }
 
 fn checks(scenario: &Scenario) -> Result<(), Mistake> {
-    let Scenario { nodes, duration, clock, clocks, link, node, liars, lie, stagger, faults, limits, about: _ } =
+    let Scenario { nodes, duration, domains, clock, clocks, link, node, liars, lie, stagger, faults, limits, about: _ } =
         scenario;
     let nodes = nodes.get();
     within("nodes", nodes <= MAX_NODES, || format!("must be at most {MAX_NODES}, not {nodes}"))?;
     within("duration", *duration > Span::ZERO, || format!("must be positive, not {duration}"))?;
     not_negative("stagger", *stagger)?;
     within("liars", *liars < nodes, || format!("must be fewer than the {nodes} nodes, not {liars}"))?;
+    domain_checks(scenario)?;
     clock_checks("clock", clock)?;
     clocks.iter().enumerate().try_for_each(|(index, clock)| clock_checks(&format!("clocks.{index}"), clock))?;
     link_checks(link)?;
@@ -150,6 +151,11 @@ fn checks(scenario: &Scenario) -> Result<(), Mistake> {
         not_negative(&path("by"), fault.by)?;
         let needs_by = matches!(fault.what, FaultKind::Jump | FaultKind::Slow);
         within(&path("master"), !fault.master || fault.nodes.is_empty(), || "stands instead of `nodes`".to_owned())?;
+        within(
+            &path("domain"),
+            fault.domain.is_none_or(|number| domains.iter().any(|domain| domain.number == number)),
+            || "is none of `domains`".to_owned(),
+        )?;
         within(&path("what"), !needs_by || fault.by > Span::ZERO, || "needs `by`, how much".to_owned())?;
         let stranger = fault.nodes.iter().find(|node| **node >= nodes);
         within(&path("nodes"), stranger.is_none(), || {
@@ -170,6 +176,9 @@ fn checks(scenario: &Scenario) -> Result<(), Mistake> {
     for (path, limit) in spans {
         within(path, limit.is_none_or(|limit| limit > Span::ZERO), || "must be positive".to_owned())?;
     }
+    for (index, limit) in limits.tiers.iter().enumerate() {
+        within(&format!("limits.tiers.{index}"), *limit > Span::ZERO, || "must be positive".to_owned())?;
+    }
     let numbers = [
         ("limits.drag-ppm", limits.drag_ppm),
         ("limits.corrections-per-round", limits.corrections_per_round),
@@ -179,6 +188,33 @@ fn checks(scenario: &Scenario) -> Result<(), Mistake> {
         within(path, limit.is_none_or(|limit| limit > 0.0), || "must be positive".to_owned())?;
     }
     Ok(())
+}
+
+fn domain_checks(scenario: &Scenario) -> Result<(), Mistake> {
+    let Scenario { nodes, domains, node, .. } = scenario;
+    let nodes = nodes.get();
+    let mut memberships = vec![0_usize; nodes];
+    for (index, domain) in domains.iter().enumerate() {
+        let path = |key: &str| format!("domains.{index}.{key}");
+        let is_new = domains.iter().take(index).all(|other| other.number != domain.number);
+        within(&path("number"), is_new, || format!("is given twice: {}", domain.number))?;
+        within(&path("nodes"), !domain.nodes.is_empty(), || "must not be empty".to_owned())?;
+        for (place, member) in domain.nodes.iter().enumerate() {
+            let path = format!("domains.{index}.nodes.{place}");
+            let is_new = !domain.nodes.iter().take(place).any(|other| other == member);
+            within(&path, is_new, || format!("names {member} twice"))?;
+            let Some(memberships) = memberships.get_mut(*member) else {
+                return within(&path, false, || format!("must be numbers from 0 to {}, not {member}", nodes - 1));
+            };
+            *memberships += 1;
+            within(&path, *memberships <= 2, || format!("name {member} a third time: a node has one domain above"))?;
+        }
+    }
+    let left = memberships.iter().position(|memberships| *memberships == 0).filter(|_| !domains.is_empty());
+    within("domains", left.is_none(), || format!("leave out node {}", left.unwrap_or_default()))?;
+    within("node.roles", domains.is_empty() || node.roles.is_empty(), || {
+        "give way to the roles of `domains`".to_owned()
+    })
 }
 
 fn clock_checks(path: &str, clock: &ClockModel) -> Result<(), Mistake> {
@@ -281,6 +317,14 @@ mod tests {
             ("[[faults]]\nat = '1s'\nwhat = 'slow'", "f.toml:3:8: `what` needs `by`"),
             ("[[faults]]\nat = '-1s'\nwhat = 'crash'", "f.toml:2:6: `at` must not be negative"),
             ("[[faults]]\nwhat = 'crash'", "f.toml:1:1: missing field `at`"),
+            ("nodes = 2\n[[domains]]\nnumber = 1\nnodes = [0]", "f.toml:2:1: `domains` leave out node 1"),
+            (
+                "[[domains]]\nnumber = 1\nnodes = [0]\n[[domains]]\nnumber = 1\nnodes = [1]",
+                "f.toml:5:10: `number` is given twice: 1",
+            ),
+            ("[[domains]]\nnumber = 1\nnodes = [0, 8]", "f.toml:3:13: `nodes` must be numbers from 0 to 7, not 8"),
+            ("[[domains]]\nnumber = 1\nnodes = []", "f.toml:3:9: `nodes` must not be empty"),
+            ("[[faults]]\nat = '1s'\nwhat = 'mute'\ndomain = 3", "f.toml:4:10: `domain` is none of `domains`"),
             ("[limits]\nsettle = '0'", "f.toml:2:10: `settle` must be positive"),
             ("nodes = ", "f.toml:1:"),
             ("nodes = 4\nnodes = 5", "f.toml:2:1: duplicate key"),

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use crate::node::TransmitToken;
 use crate::time::{LocalTime, Span};
 
-/// A node's index in half the room, for what is kept by the million.
+/// A port's index in half the room (see `topology.rs`), for what is kept by the million.
 pub(crate) type Number = u32;
 
 /// What is planned.
@@ -25,7 +25,7 @@ pub(crate) enum Planned {
     /// A node's deadline may have come.
     Wake(usize),
     /// A datagram leaves a node, which is told so.
-    Departure { from: usize, token: Box<TransmitToken> },
+    Departure { from: Number, token: Box<TransmitToken> },
     /// A datagram reaches a node's own line, where others may be waiting.
     Arrival { from: Number, to: Number, bytes: Rc<[u8]> },
     /// A datagram that had to wait reaches the node.

@@ -208,6 +208,42 @@ impl Settling {
     }
 }
 
+/// How far the clocks of each tier are from the mean of the topmost ensemble, since all settled.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Distances {
+    settled: Option<Span>,
+    tiers: Vec<Sizes>,
+}
+
+impl Distances {
+    /// One look at all clocks that count: how deep each stands, 0 in the topmost ensemble, and its true error. `settled`: since when they
+    /// agree, as of now; `counts`: the time to take figures has come.
+    pub(crate) fn record(&mut self, clocks: &[(usize, Span)], settled: Option<Span>, counts: bool) {
+        if self.settled != settled {
+            (self.settled, self.tiers) = (settled, Vec::new());
+        }
+        let top = || clocks.iter().filter(|(tier, _)| *tier == 0).map(|(_, error)| *error);
+        let Some(count) = i64::try_from(top().count()).ok().filter(|count| *count > 0 && counts && settled.is_some())
+        else {
+            return;
+        };
+        let mean = top().fold(Span::ZERO, |sum, error| sum + error).part(count);
+        for (tier, error) in clocks {
+            if self.tiers.len() <= *tier {
+                self.tiers.resize(tier + 1, Sizes::default());
+            }
+            if let Some(sizes) = self.tiers.get_mut(*tier) {
+                sizes.record(*error - mean);
+            }
+        }
+    }
+
+    /// Of each tier, the topmost first.
+    pub(crate) fn figures(&self) -> Vec<Figures> {
+        self.tiers.iter().map(Sizes::figures).collect()
+    }
+}
+
 /// By how much the ensemble has moved its members from where they would be alone, and how fast it goes on doing so.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Drag {
@@ -290,6 +326,27 @@ mod tests {
         settling.record(Span::from_secs(4), &[(Span::ZERO, Span::ZERO), (Span::from_millis(-1), Span::ZERO)], true);
         assert_eq!((settling.since(), settling.spread().max), (None, None));
         assert_eq!(settling.spread().last, Some(Span::from_millis(1)));
+    }
+
+    #[test]
+    fn distances_are_from_the_mean_of_the_topmost_tier_and_begin_anew_when_all_settle_anew() {
+        let mut distances = Distances::default();
+        let clocks = [(0, 10), (2, 25), (0, 20), (1, 5)].map(|(tier, micros)| (tier, Span::from_micros(micros)));
+        let max =
+            |distances: &Distances| distances.figures().into_iter().map(|figures| figures.max).collect::<Vec<_>>();
+        let first = Some(Span::from_secs(1));
+        distances.record(&clocks, None, true);
+        distances.record(&clocks, first, false);
+        assert_eq!(max(&distances), []);
+        distances.record(&clocks, first, true);
+        assert_eq!(max(&distances), [5, 10, 10].map(|micros| Some(Span::from_micros(micros))));
+        let later = [(0, Span::from_micros(1)), (1, Span::ZERO)];
+        distances.record(&later, first, true);
+        assert_eq!(max(&distances), [5, 10, 10].map(|micros| Some(Span::from_micros(micros))));
+        distances.record(&later, Some(Span::from_secs(9)), true);
+        assert_eq!(max(&distances), [0, 1].map(|micros| Some(Span::from_micros(micros))));
+        distances.record(&clocks[1..2], Some(Span::from_secs(9)), true);
+        assert_eq!(max(&distances).len(), 2, "without a topmost clock there is nothing to be far from");
     }
 
     #[test]

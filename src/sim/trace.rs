@@ -87,7 +87,7 @@ impl Trace {
             if sample.standing == NodeStanding::Down {
                 continue;
             }
-            let &NodeSample { error, bound, standing, alone: _ } = sample;
+            let &NodeSample { error, bound, standing, alone: _, tier: _ } = sample;
             let point = Point { at, offset: error - ensemble, error, bound, standing };
             *kept = Some(match *kept {
                 None => Extremes { lowest: point, highest: point },
@@ -200,7 +200,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     fn sample(error: i64, standing: NodeStanding) -> NodeSample {
-        NodeSample { error: Span::from_nanos(error), alone: Span::ZERO, bound: Span::from_micros(1), standing }
+        NodeSample { error: Span::from_nanos(error), alone: Span::ZERO, bound: Span::from_micros(1), standing, tier: 0 }
     }
 
     #[test]

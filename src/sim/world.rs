@@ -1,5 +1,5 @@
-//! The simulated group: nodes on their oscillators, datagrams in flight, faults on a schedule. It does to a [`Node`] what the event
-//! loop does, and knows the true time that no node can see.
+//! The simulated group: nodes on their oscillators, datagrams in flight, faults on a schedule. It does to the [`Tiers`] of a host what the
+//! event loop does, and knows the true time that no node can see.
 //!
 //! True time is a [`Span`] from the beginning of the run.
 
@@ -10,17 +10,19 @@ use bytes::BytesMut;
 
 use crate::config::{CorrectionPolicy, NodeConfig, Role};
 use crate::context::Event as NodeEvent;
-use crate::identity::{Incarnation, NodeId};
+use crate::identity::{Domain, Incarnation, NodeId};
 use crate::node::{Node, TransmitToken};
 use crate::protocol::{Entries, Frame, MAX_FRAME_LEN, Message, Response};
-use crate::sim::invariants::Invariants;
+use crate::sim::invariants::{Claim, Invariants};
 use crate::sim::link::{Content, Heading, Link, Queue};
 use crate::sim::oscillator::Oscillator;
 use crate::sim::outcome::{NodeSample, NodeStanding, Recorder};
 use crate::sim::random::{Purpose, Random};
 use crate::sim::scenario::{Fault, FaultKind, Scenario};
 use crate::sim::schedule::{Flight, Number, Planned, Reading, Schedule};
+use crate::sim::topology::{Network, Topology};
 use crate::stamp::{Stamp, StampSource};
+use crate::tiers::{Tier, Tiers};
 use crate::time::{LocalTime, Skew, Span, Time};
 
 /// True time at the beginning of a run, as a clock without error shows it: a moment of 2026.
@@ -39,27 +41,31 @@ const WATCHED: usize = 32;
 /// What Ethernet, IPv4 and UDP put around a datagram, the pause between two frames included, in bytes.
 const WRAPPING: usize = 66;
 
-/// One node of the simulated group.
+/// One machine of the simulated group.
 #[derive(Debug)]
 struct Host {
     config: NodeConfig,
+    /// On a submaster: that of its node in the domain above.
+    upper: Option<NodeConfig>,
     oscillator: Oscillator,
     /// `None` while it is not started or crashed.
-    node: Option<Node>,
+    nodes: Option<Tiers>,
     /// How many lives it has had.
     lives: u64,
     /// What its clock shows at a start less true time.
     offset: Span,
     /// What its clock showed at its last start less its oscillator.
     ahead: Span,
-    /// It was master when it was looked at last.
-    was_master: bool,
+    /// How many of its nodes were masters when they were looked at last.
+    mastered: usize,
     /// The wake-up that is planned.
     wake: Option<Wake>,
     /// Inputs wait while it is paused.
     is_paused: bool,
-    waiting: Vec<(Number, Rc<[u8]>)>,
+    /// Sender, receiver and bytes.
+    waiting: Vec<(Number, Number, Rc<[u8]>)>,
     is_liar: bool,
+    /// What all its networks have in common.
     queue: Queue,
     stamps: Random,
     /// Mean of it, in seconds.
@@ -97,8 +103,9 @@ pub struct World<'a> {
     seed: u64,
     now: Span,
     schedule: Schedule,
+    topology: Topology,
     hosts: Vec<Host>,
-    /// By sender, then by receiver: as many of each row as were needed.
+    /// By the sender's port, then by the receiver's place in its network: as many of each row as were needed.
     links: Vec<Vec<Link>>,
     cuts: Vec<Cut<'a>>,
     /// Whom each fault concerns that has begun.
@@ -110,6 +117,7 @@ pub struct World<'a> {
     invariants: Invariants,
     buffer: BytesMut,
     samples: Vec<NodeSample>,
+    claims: Vec<Claim>,
     frames: u64,
     bytes: u64,
 }
@@ -134,54 +142,59 @@ fn group() -> SocketAddr {
     SocketAddr::from(([239, 255, 5, 25], 5_525))
 }
 
-/// The address of a node: one machine each. At most 2^24 - 2 nodes.
+/// The address of a port. At most 2^24 - 2 of them.
 fn address(number: Number) -> SocketAddr {
     let [_, a, b, c] = number.saturating_add(1).to_be_bytes();
     SocketAddr::from(([10, a, b, c], 5_525))
 }
 
-/// The node at an address, if it is one of ours.
-fn index_at(address: SocketAddr) -> Option<usize> {
+/// The port at an address of ours.
+fn port_at(address: SocketAddr) -> Option<Number> {
     match address {
         SocketAddr::V4(v4) => {
             let [_, a, b, c] = v4.ip().octets();
-            usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?.checked_sub(1)
+            u32::from_be_bytes([0, a, b, c]).checked_sub(1)
         }
         SocketAddr::V6(_) => None,
     }
 }
 
-/// A node's index in half the room.
+/// A port's index in half the room.
 fn number(index: usize) -> Number {
     Number::try_from(index).unwrap_or(Number::MAX)
 }
 
-/// The index that it was.
-fn index_of(number: Number) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// The link from one node to another. What happens on it depends on the seed and these two, not on when it was needed first.
-fn link(links: &mut [Vec<Link>], seed: u64, from: usize, to: usize) -> Option<&mut Link> {
-    let row = links.get_mut(from)?;
-    while row.len() <= to {
-        row.push(Link::new(Random::between(seed, Purpose::Link, number(from), number(row.len()))));
+/// The link from one port of a network to the one with this place. What happens on it depends on the seed and these two, not on when it was
+/// needed first.
+fn link<'l>(
+    links: &'l mut [Vec<Link>],
+    seed: u64,
+    network: &Network,
+    from: Number,
+    place: usize,
+) -> Option<&'l mut Link> {
+    let row = links.get_mut(usize::try_from(from).ok()?)?;
+    while row.len() <= place {
+        let to = *network.ports.get(row.len())?;
+        row.push(Link::new(Random::between(seed, Purpose::Link, from, to)));
     }
-    row.get_mut(to)
+    row.get_mut(place)
 }
 
 impl<'a> World<'a> {
     /// A group before its first event.
     pub fn new(scenario: &'a Scenario, seed: u64) -> Self {
         let count = scenario.nodes.get();
-        let hosts = (0..count).map(|index| Host::new(scenario, seed, index)).collect();
+        let topology = Topology::new(scenario);
+        let hosts = (0..count).map(|index| Host::new(scenario, &topology, seed, index)).collect();
+        let ports = topology.ports().len();
         let mut world = Self {
             scenario,
             seed,
             now: Span::ZERO,
             schedule: Schedule::default(),
             hosts,
-            links: vec![Vec::new(); count],
+            links: vec![Vec::new(); ports],
             cuts: scenario
                 .faults
                 .iter()
@@ -192,9 +205,11 @@ impl<'a> World<'a> {
             recorded: Vec::new(),
             is_recording: scenario.faults.iter().any(|fault| fault.what == FaultKind::Replay),
             attacks: Random::stream(seed, Purpose::Attacker, 0),
-            invariants: Invariants::new(count),
+            invariants: Invariants::new(&topology),
+            topology,
             buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
             samples: Vec::with_capacity(count),
+            claims: Vec::with_capacity(ports),
             frames: 0,
             bytes: 0,
         };
@@ -229,7 +244,7 @@ impl<'a> World<'a> {
                 Planned::Reading(reading) => {
                     let Reading { from, to, bytes, passed, life } = *reading;
                     // What waited for a process that is gone, or stands still, is lost.
-                    if self.hosts.get(index_of(to)).is_some_and(|host| host.lives == life && !host.is_paused) {
+                    if self.host_at(to).is_some_and(|(host, _)| host.lives == life && !host.is_paused) {
                         self.read(from, to, &bytes, passed, recorder);
                     }
                 }
@@ -247,6 +262,18 @@ impl<'a> World<'a> {
 
     // ---- nodes ----------------------------------------------------------------------------------------------------
 
+    /// The host of a port, and which of its nodes is there.
+    fn host_at(&mut self, number: Number) -> Option<(&mut Host, Tier)> {
+        let port = self.topology.port(number)?;
+        Some((self.hosts.get_mut(port.host)?, port.tier))
+    }
+
+    /// The ports of a host.
+    fn ports_of(&self, host: usize) -> impl Iterator<Item = (Tier, Number)> + use<> {
+        let upper = self.topology.upper(host).map(|upper| (Tier::Upper, upper));
+        upper.into_iter().chain([(Tier::Lower, number(host))])
+    }
+
     fn start(&mut self, index: usize, recorder: &mut Recorder) {
         let Some(host) = self.hosts.get_mut(index) else {
             return;
@@ -255,9 +282,14 @@ impl<'a> World<'a> {
         let local = host.oscillator.local(self.now);
         let time = BEGINNING + self.now + host.offset;
         host.ahead = time.ahead_of(local);
-        host.node = Some(Node::new(host.config.clone(), incarnation, local, time, Skew::ZERO));
+        let node = |config: &NodeConfig| Node::new(config.clone(), incarnation, local, time, Skew::ZERO);
+        let lower = node(&host.config);
+        host.nodes = Some(match &host.upper {
+            Some(upper) => Tiers::submaster(node(upper), lower),
+            None => Tiers::from(lower),
+        });
         host.wake = None;
-        self.invariants.started(index);
+        self.ports_of(index).for_each(|(_, port)| self.invariants.started(port));
         self.settle(index, local, recorder);
     }
 
@@ -268,10 +300,10 @@ impl<'a> World<'a> {
         };
         let incarnation = host.next_incarnation(self.seed, index);
         let local = host.oscillator.local(self.now);
-        if let Some(node) = &mut host.node {
-            let time = node.clock().read(local) + slept;
-            node.restart(incarnation, local, time);
-            self.invariants.started(index);
+        if let Some(nodes) = &mut host.nodes {
+            let time = nodes.clock().read(local) + slept;
+            nodes.restart(incarnation, local, time);
+            self.ports_of(index).for_each(|(_, port)| self.invariants.started(port));
         }
     }
 
@@ -287,10 +319,10 @@ impl<'a> World<'a> {
         if host.is_paused {
             return;
         }
-        if let Some(node) = &mut host.node {
+        if let Some(nodes) = &mut host.nodes {
             let local = host.oscillator.local(self.now);
-            if node.poll_timeout().is_some_and(|deadline| deadline <= local) {
-                node.handle_timeout(local);
+            if nodes.poll_timeout().is_some_and(|deadline| deadline <= local) {
+                nodes.handle_timeout(local);
             }
             self.settle(index, local, recorder);
         }
@@ -300,7 +332,7 @@ impl<'a> World<'a> {
     fn enqueue(&mut self, from: Number, to: Number, bytes: Rc<[u8]>, recorder: &mut Recorder) {
         let now = self.now;
         let link = &self.scenario.link;
-        let Some(host) = self.hosts.get_mut(index_of(to)) else {
+        let Some((host, _)) = self.host_at(to) else {
             return;
         };
         match host.queue.admit(now, bytes.len() + WRAPPING, link) {
@@ -311,13 +343,13 @@ impl<'a> World<'a> {
     }
 
     fn deliver(&mut self, from: Number, to: Number, bytes: Rc<[u8]>, recorder: &mut Recorder) {
-        let index = index_of(to);
-        let Some(host) = self.hosts.get_mut(index) else {
+        let now = self.now;
+        let Some((host, _)) = self.host_at(to) else {
             return;
         };
         if host.is_paused {
             if host.waiting.len() < WAITING {
-                host.waiting.push((from, bytes));
+                host.waiting.push((from, to, bytes));
             }
             return;
         }
@@ -325,9 +357,9 @@ impl<'a> World<'a> {
             StampSource::User => host.stamp_error(),
             StampSource::Kernel | StampSource::Hardware => Span::ZERO,
         };
-        let passed = host.oscillator.local(self.now) + late;
+        let passed = host.oscillator.local(now) + late;
         let life = host.lives;
-        match host.scheduled(self.now) {
+        match host.scheduled(now) {
             Some(at) => self.plan(at, Planned::Reading(Box::new(Reading { from, to, bytes, passed, life }))),
             None => self.read(from, to, &bytes, passed, recorder),
         }
@@ -335,20 +367,22 @@ impl<'a> World<'a> {
 
     /// A node reads a datagram that passed at this local time.
     fn read(&mut self, from: Number, to: Number, bytes: &[u8], passed: LocalTime, recorder: &mut Recorder) {
-        let index = index_of(to);
-        let Some(host) = self.hosts.get_mut(index) else {
+        let Some(port) = self.topology.port(to) else {
+            return;
+        };
+        let Some(host) = self.hosts.get_mut(port.host) else {
             return;
         };
         let local = host.oscillator.local(self.now);
         let stamp = Stamp { at: passed, source: host.source };
-        if let Some(node) = &mut host.node {
+        if let Some(nodes) = &mut host.nodes {
             recorder.received(1, u64::try_from(bytes.len()).unwrap_or(0));
-            node.handle_datagram(local.max(passed), address(from), stamp, bytes);
-            self.settle(index, local, recorder);
+            nodes.handle_datagram(port.tier, local.max(passed), address(from), stamp, bytes);
+            self.settle(port.host, local, recorder);
         }
     }
 
-    /// Drains a node's outputs after an input, checks what must hold, and plans its next wake-up. `local`: what its oscillator
+    /// Drains a host's outputs after an input, checks what must hold, and plans its next wake-up. `local`: what its oscillator
     /// shows now.
     fn settle(&mut self, index: usize, local: LocalTime, recorder: &mut Recorder) {
         let is_paused = self.hosts.get(index).is_none_or(|host| host.is_paused);
@@ -359,12 +393,15 @@ impl<'a> World<'a> {
         let Some(host) = self.hosts.get_mut(index) else {
             return;
         };
-        let Some(node) = &mut host.node else {
+        let Some(nodes) = &mut host.nodes else {
             return;
         };
         let mut is_corrected = false;
-        while let Some(event) = node.poll_event() {
-            if let Some(violation) = self.invariants.heard(self.now, index, node, &event) {
+        while let Some((tier, event)) = nodes.poll_event() {
+            let (Some(node), Some(port)) = (nodes.node(tier), self.topology.of(index, tier)) else {
+                continue;
+            };
+            if let Some(violation) = self.invariants.heard(self.now, port, node, &event) {
                 recorder.violation(violation);
             }
             if let NodeEvent::Averaged { .. } = event {
@@ -373,16 +410,18 @@ impl<'a> World<'a> {
                 is_corrected = true;
                 recorder.correction();
             } else if let NodeEvent::TermTaken { term } = event {
-                recorder.mark(self.now, format!("node {index} takes term {term}"));
+                recorder.mark(self.now, format!("node {index} takes term {term}{}", in_domain(self.scenario, node)));
             }
-            recorder.event(self.now, Some(index), || format!("{event:?}"));
+            recorder.event(self.now, Some(index), || format!("{event:?}{}", in_domain(self.scenario, node)));
         }
-        if let Some(violation) = self.invariants.acted(self.now, index, node, local) {
-            recorder.violation(violation);
+        for (tier, node) in nodes.iter() {
+            let port = self.topology.of(index, tier);
+            let violation = port.and_then(|port| self.invariants.acted(self.now, port, node, local));
+            violation.into_iter().for_each(|violation| recorder.violation(violation));
         }
-        let is_master = node.as_master().is_some();
-        let is_new_role = std::mem::replace(&mut host.was_master, is_master) != is_master;
-        if let Some(deadline) = node.poll_timeout()
+        let mastered = nodes.iter().filter(|(_, node)| node.as_master().is_some()).count();
+        let is_new_role = std::mem::replace(&mut host.mastered, mastered) != mastered;
+        if let Some(deadline) = nodes.poll_timeout()
             && host.wake.is_none_or(|planned| deadline < planned.shows)
         {
             let at = host.oscillator.truth_of(deadline).max(self.now);
@@ -393,27 +432,32 @@ impl<'a> World<'a> {
         }
         if is_new_role {
             let masters = self.masters();
-            self.invariants.masters(masters);
+            self.invariants.masters(&masters);
         }
         if is_corrected && self.hosts.len() <= WATCHED {
             self.look(recorder);
         }
     }
 
-    /// Sends what the node has to send, at `local` on its oscillator, which is now.
+    /// Sends what the nodes of a host have to send, at `local` on its oscillator, which is now.
     fn transmit(&mut self, index: usize, local: LocalTime) {
-        let from = number(index);
         loop {
             let Some(host) = self.hosts.get_mut(index) else {
                 return;
             };
-            let Some(transmit) = host.node.as_mut().and_then(|node| node.poll_transmit(local, &mut self.buffer)) else {
+            let Some(nodes) = &mut host.nodes else {
                 return;
+            };
+            let Some((tier, transmit)) = nodes.poll_transmit(local, &mut self.buffer) else {
+                return;
+            };
+            let Some(from) = self.topology.of(index, tier) else {
+                continue;
             };
             // The stamp was taken now, the datagram leaves a little later.
             let leaves = self.now + host.stamp_error();
             if let Some(token) = transmit.token.filter(|_| host.source < StampSource::User) {
-                self.plan(leaves, Planned::Departure { from: index, token: Box::new(token) });
+                self.plan(leaves, Planned::Departure { from, token: Box::new(token) });
             }
             let bytes: Rc<[u8]> = Rc::from(&*self.buffer);
             self.frames += 1;
@@ -425,49 +469,59 @@ impl<'a> World<'a> {
                 self.recorded.push((from, Rc::clone(&bytes)));
             }
             if transmit.to == group() {
-                let count = self.hosts.len();
+                let count = self.topology.network_of(from).map_or(0, |network| network.ports.len());
                 let mut flight = self.schedule.flight(from, &bytes, count);
-                for to in (0..count).filter(|to| *to != index) {
-                    self.fly(index, to, &bytes, leaves, Some(&mut flight));
+                for place in 0..count {
+                    let to = self.topology.network_of(from).and_then(|network| network.ports.get(place).copied());
+                    if let Some(to) = to.filter(|to| *to != from) {
+                        self.fly(from, to, &bytes, leaves, Some(&mut flight));
+                    }
                 }
                 self.schedule.plan_flight(flight);
-            } else if let Some(to) = index_at(transmit.to) {
-                self.fly(index, to, &bytes, leaves, None);
+            } else if let Some(to) = port_at(transmit.to) {
+                self.fly(from, to, &bytes, leaves, None);
             }
         }
     }
 
     /// A datagram leaves now, as the node's kernel can tell.
-    fn depart(&mut self, from: usize, token: TransmitToken) {
+    fn depart(&mut self, from: Number, token: TransmitToken) {
         let now = self.now;
-        if let Some(host) = self.hosts.get_mut(from)
-            && let Some(node) = &mut host.node
+        if let Some((host, tier)) = self.host_at(from)
+            && let Some(nodes) = &mut host.nodes
         {
-            node.handle_transmitted(token, Stamp { at: host.oscillator.local(now), source: host.source });
+            let stamp = Stamp { at: host.oscillator.local(now), source: host.source };
+            nodes.handle_transmitted(tier, token, stamp);
         }
     }
 
     /// Puts one datagram on its way, if the network lets it through: alone, or as a part of the `flight` of a frame to many.
-    fn fly(&mut self, from: usize, to: usize, bytes: &Rc<[u8]>, leaves: Span, mut flight: Option<&mut Flight>) {
-        if !self.is_connected(from, to) {
+    fn fly(&mut self, from: Number, to: Number, bytes: &Rc<[u8]>, leaves: Span, mut flight: Option<&mut Flight>) {
+        let (Some(sends), Some(hears)) = (self.topology.port(from), self.topology.port(to)) else {
+            return;
+        };
+        let Some(network) = self.topology.network_of(from).filter(|_| sends.network == hears.network) else {
+            return;
+        };
+        if !self.is_connected(sends.host, hears.host, network) {
             return;
         }
-        let (Some(sender), Some(receiver)) = (self.hosts.get(from), self.hosts.get(to)) else {
+        let (Some(sender), Some(receiver)) = (self.hosts.get(sends.host), self.hosts.get(hears.host)) else {
             return;
         };
         let extra = sender.slowness + receiver.slowness;
-        let lie = self.falsified(from, to, bytes);
+        let lie = self.falsified(sends.host, hears.host, bytes);
         let (bytes, is_lie) = (lie.as_ref().unwrap_or(bytes), lie.is_some());
         let heading = match (from, to) {
             (0, _) => Heading::FromMaster,
             (_, 0) => Heading::ToMaster,
             _ => Heading::Aside,
         };
-        let Some(link) = link(&mut self.links, self.seed, from, to) else {
+        let Some(link) = link(&mut self.links, self.seed, network, from, hears.place) else {
             return;
         };
         for delivery in link.send(leaves, bytes, &self.scenario.link, heading, extra) {
-            let (from, to, at) = (number(from), number(to), delivery.arrival);
+            let at = delivery.arrival;
             let bytes = match (delivery.content, &mut flight) {
                 (Content::AsSent, Some(flight)) if !is_lie => {
                     self.schedule.land(flight, at, to);
@@ -530,15 +584,23 @@ impl<'a> World<'a> {
     fn concerned(&self, fault: &Fault) -> Vec<usize> {
         if fault.master {
             // Of several the one of the newest term; none: it comes to nothing.
-            let masters = self.hosts.iter().enumerate().filter(|(_, host)| !host.is_paused);
-            let term = |host: &Host| host.node.as_ref().filter(|node| node.as_master().is_some()).map(Node::term);
-            let newest = masters.filter_map(|(index, host)| Some((term(host)?, index))).max();
-            newest.map(|(_, index)| index).into_iter().collect()
+            let newest = self
+                .running()
+                .filter(|(_, node)| node.as_master().is_some() && is_in(fault, node.config().domain))
+                .map(|(host, node)| (node.term(), host))
+                .max();
+            newest.map(|(_, host)| host).into_iter().collect()
         } else if fault.nodes.is_empty() {
             (0..self.hosts.len()).collect()
         } else {
             fault.nodes.clone()
         }
+    }
+
+    /// Every node that runs, and its host.
+    fn running(&self) -> impl Iterator<Item = (usize, &Node)> {
+        let hosts = self.hosts.iter().enumerate().filter(|(_, host)| !host.is_paused);
+        hosts.flat_map(|(index, host)| host.nodes.iter().flat_map(Tiers::iter).map(move |(_, node)| (index, node)))
     }
 
     /// The nodes of a fault that has begun.
@@ -574,8 +636,8 @@ impl<'a> World<'a> {
                         continue;
                     };
                     let local = host.oscillator.local(now);
-                    if let Some(node) = &mut host.node {
-                        node.handle_shutdown();
+                    if let Some(nodes) = &mut host.nodes {
+                        nodes.handle_shutdown();
                     }
                     self.transmit(node, local);
                     self.stop(node);
@@ -599,7 +661,7 @@ impl<'a> World<'a> {
                     let local = host.oscillator.local(now);
                     // It will show more when it is woken: its deadline may come before that.
                     host.wake = host.wake.map(|wake| Wake { shows: wake.shows + fault.by.max(Span::ZERO), ..wake });
-                    self.invariants.jumped(node);
+                    self.ports_of(node).for_each(|(_, port)| self.invariants.jumped(port));
                     self.settle(node, local, recorder);
                 }
                 FaultKind::Slow => {
@@ -614,7 +676,7 @@ impl<'a> World<'a> {
 
     fn stop(&mut self, index: usize) {
         if let Some(host) = self.hosts.get_mut(index) {
-            host.node = None;
+            host.nodes = None;
             host.wake = None;
             host.waiting.clear();
         }
@@ -643,8 +705,8 @@ impl<'a> World<'a> {
                     };
                     let wake = Wake { at: self.now, shows: host.oscillator.local(self.now) };
                     host.wake = Some(wake);
-                    for (from, bytes) in std::mem::take(&mut host.waiting) {
-                        self.deliver(from, number(node), bytes, recorder);
+                    for (from, to, bytes) in std::mem::take(&mut host.waiting) {
+                        self.deliver(from, to, bytes, recorder);
                     }
                     if let Some(host) = self.hosts.get_mut(node) {
                         host.wake = Some(wake);
@@ -671,9 +733,10 @@ impl<'a> World<'a> {
         self.now >= fault.at && (fault.lasting == Span::ZERO || self.now < fault.at + fault.lasting)
     }
 
-    /// Whether partitions let a datagram through.
-    fn is_connected(&self, from: usize, to: usize) -> bool {
-        self.cuts.iter().filter(|cut| self.is_active(cut.fault)).all(|cut| cut.lets_through(from, to))
+    /// Whether partitions let a datagram through from one host to another on this network.
+    fn is_connected(&self, from: usize, to: usize, network: &Network) -> bool {
+        let cuts = self.cuts.iter().filter(|cut| self.is_active(cut.fault) && is_in(cut.fault, network.domain));
+        cuts.into_iter().all(|cut| cut.lets_through(from, to))
     }
 
     /// One frame of an attacker, to each node that the fault names.
@@ -686,7 +749,7 @@ impl<'a> World<'a> {
         let count = u64::try_from(self.recorded.len()).unwrap_or(0);
         for to in self.victims(index) {
             let attack = if fault.what == FaultKind::Forge {
-                Some((number(self.hosts.len()), self.forged(to)))
+                Some((number(self.topology.ports().len()), self.forged(to)))
             } else if count > 0 {
                 let chosen = usize::try_from(self.attacks.below(count)).unwrap_or(0);
                 self.recorded.get(chosen).cloned()
@@ -702,7 +765,7 @@ impl<'a> World<'a> {
     /// A legal frame that a stranger without knowledge of the group makes up. It does not claim a mastership: without keys
     /// nothing stops one that does.
     fn forged(&mut self, to: usize) -> Rc<[u8]> {
-        use crate::identity::{Domain, Round, Term};
+        use crate::identity::{Round, Term};
         use crate::protocol::{Acknowledgement, Entry, Header, Outcome};
         let mut draw = |below: i64| {
             let below = u64::try_from(below).unwrap_or(1);
@@ -711,7 +774,7 @@ impl<'a> World<'a> {
         let number = |drawn: i64| u64::try_from(drawn).unwrap_or(0);
         let kind = draw(3);
         let header = Header {
-            domain: Domain::new(0),
+            domain: self.topology.network_of(self::number(to)).map_or(Domain::default(), |network| network.domain),
             round: Round::new(u32::try_from(draw(1_000)).unwrap_or(0)),
             term: Term::new(number(draw(3))),
             sender: NodeId::new(number(draw(20)) + 1),
@@ -755,37 +818,57 @@ impl<'a> World<'a> {
 
     // ---- observation ----------------------------------------------------------------------------------------------
 
-    /// How many nodes run and take themselves for master.
-    fn masters(&self) -> usize {
-        let running = self.hosts.iter().filter(|host| !host.is_paused).filter_map(|host| host.node.as_ref());
-        running.filter(|node| node.as_master().is_some()).count()
+    /// How many nodes of each network run and take themselves for master.
+    fn masters(&self) -> Vec<usize> {
+        let mut masters = vec![0; self.topology.networks().len()];
+        for (_, node) in self.running().filter(|(_, node)| node.as_master().is_some()) {
+            let network = self.topology.networks().iter().position(|network| network.domain == node.config().domain);
+            if let Some(count) = network.and_then(|network| masters.get_mut(network)) {
+                *count += 1;
+            }
+        }
+        masters
     }
 
-    /// Looks at every clock, whether they are where they say, and gives how many masters there are.
-    fn look(&mut self, recorder: &mut Recorder) -> usize {
+    /// Looks at every clock, whether they are where they say, and gives how many masters each network has.
+    fn look(&mut self, recorder: &mut Recorder) -> Vec<usize> {
         let now = self.now;
         self.samples.clear();
-        for host in &mut self.hosts {
+        self.claims.clear();
+        for (index, host) in self.hosts.iter_mut().enumerate() {
             let local = host.oscillator.local(now);
-            self.samples.push(match &host.node {
-                Some(node) if !host.is_paused => NodeSample {
-                    error: node.clock().read(local) - (BEGINNING + now),
-                    alone: Time::from_local(local, host.ahead) - (BEGINNING + now),
-                    bound: node.clock().error_bound(local),
-                    standing: match (host.is_liar, node.clock().is_corrected()) {
+            let tier = self.topology.tier(index);
+            let truth = BEGINNING + now;
+            self.samples.push(match &host.nodes {
+                Some(nodes) if !host.is_paused => NodeSample {
+                    error: nodes.clock().read(local) - truth,
+                    alone: Time::from_local(local, host.ahead) - truth,
+                    bound: nodes.clock().error_bound(local),
+                    standing: match (host.is_liar, nodes.clock().is_corrected()) {
                         (true, _) => NodeStanding::Liar,
                         (false, true) => NodeStanding::Honest,
                         (false, false) => NodeStanding::Joining,
                     },
+                    tier,
                 },
                 // A host that stands still shows nobody its clock.
-                Some(_) | None => {
-                    NodeSample { error: Span::ZERO, alone: Span::ZERO, bound: Span::MAX, standing: NodeStanding::Down }
-                }
+                Some(_) | None => NodeSample {
+                    error: Span::ZERO,
+                    alone: Span::ZERO,
+                    bound: Span::MAX,
+                    standing: NodeStanding::Down,
+                    tier,
+                },
             });
+            for (tier, node) in host.nodes.iter().flat_map(Tiers::iter).filter(|_| !host.is_paused && !host.is_liar) {
+                let clock = node.clock();
+                if let Some(port) = self.topology.of(index, tier).filter(|_| clock.is_corrected()) {
+                    self.claims.push(Claim { port, error: clock.read(local) - truth, bound: clock.error_bound(local) });
+                }
+            }
         }
         let masters = self.masters();
-        let violation = self.invariants.sampled(now, &self.samples, masters);
+        let violation = self.invariants.sampled(now, &self.claims, &masters);
         violation.into_iter().for_each(|violation| recorder.violation(violation));
         masters
     }
@@ -798,9 +881,8 @@ impl<'a> World<'a> {
         if self.cuts.iter().any(|cut| self.is_active(cut.fault)) {
             recorder.disturbed();
         } else {
-            let nodes = self.hosts.iter().filter(|host| !host.is_paused).filter_map(|host| host.node.as_ref());
-            let term = nodes.map(|node| node.term().get()).max().unwrap_or(0);
-            recorder.masters(now, masters, term);
+            let term = self.running().map(|(_, node)| node.term().get()).max().unwrap_or(0);
+            recorder.masters(now, masters.iter().copied().find(|count| *count != 1).unwrap_or(1), term);
         }
         self.plan(now + sampling_pause(now, self.hosts.len()), Planned::Sample);
     }
@@ -859,35 +941,18 @@ impl Host {
         }
     }
 
-    fn new(scenario: &Scenario, seed: u64, index: usize) -> Self {
+    fn new(scenario: &Scenario, topology: &Topology, seed: u64, index: usize) -> Self {
         let model = scenario.clocks.get(index).unwrap_or(&scenario.clock);
         let number = index_number(index);
         let zero = LocalTime::from_nanos(0) + BOOT_DISTANCE.times(i64::try_from(index + 1).unwrap_or(1));
         let is_liar = index > 0 && index >= scenario.nodes.get().saturating_sub(scenario.liars);
         let node = &scenario.node;
-        let role = match node.roles.get(index).or(node.roles.last()) {
-            Some(role) => *role,
-            None if index == 0 => Role::Master,
-            None => Role::Slave,
-        };
-        let (group, peers) = match (node.unicast, index) {
-            (false, _) => (Some(group()), Vec::new()),
-            // Where anybody may become master, everybody knows everybody.
-            (true, _) if !node.roles.is_empty() => {
-                let others = (0..scenario.nodes.get()).filter(|other| *other != index);
-                (None, others.map(|index| address(self::number(index))).collect())
-            }
-            (true, 0) => (None, (1..scenario.nodes.get()).map(|index| address(self::number(index))).collect()),
-            (true, _) => (None, vec![address(0)]),
-        };
         let policy = CorrectionPolicy {
             allow_step: node.allow_step,
             max_correction: (is_liar && !scenario.lie.obeys).then_some(Span::from_nanos(1)),
             ..CorrectionPolicy::default()
         };
-        let config = NodeConfig {
-            group,
-            peers,
+        let base = NodeConfig {
             interval: node.interval,
             min_interval: node.min_interval.unwrap_or(node.interval.min(Span::from_millis(125))),
             max_interval: node.max_interval.unwrap_or(node.interval),
@@ -897,7 +962,15 @@ impl Host {
             preempt: node.preempt,
             quorum: node.quorum.get(),
             policy,
-            ..NodeConfig::new(node_id(index), role)
+            ..NodeConfig::new(node_id(index), Role::Auto)
+        };
+        let above = topology.upper(index).and_then(|upper| Some((upper, topology.network_of(upper)?)));
+        let upper = above.map(|(upper, network)| on_network(&base, scenario, network, upper));
+        let own = self::number(index);
+        let config = topology.network_of(own).map_or(base.clone(), |network| on_network(&base, scenario, network, own));
+        let config = match above {
+            Some((_, network)) => NodeConfig { role: Role::Master, upper: Some(network.domain), ..config },
+            None => config,
         };
         let mut offsets = Random::stream(seed, Purpose::Start, number);
         let offset = if model.spread {
@@ -907,12 +980,13 @@ impl Host {
         };
         Self {
             config,
+            upper,
             oscillator: Oscillator::new(model, Random::stream(seed, Purpose::Oscillator, number), zero),
-            node: None,
+            nodes: None,
             lives: 0,
             offset,
             ahead: Span::ZERO,
-            was_master: false,
+            mastered: 0,
             wake: None,
             is_paused: false,
             waiting: Vec::new(),
@@ -928,6 +1002,25 @@ impl Host {
     }
 }
 
+/// The settings of a node at a port.
+fn on_network(base: &NodeConfig, scenario: &Scenario, network: &Network, port: Number) -> NodeConfig {
+    let roles = &scenario.node.roles;
+    let index = usize::try_from(port).unwrap_or(usize::MAX);
+    let role = match network.role.or(roles.get(index).or(roles.last()).copied()) {
+        Some(role) => role,
+        None if index == 0 => Role::Master,
+        None => Role::Slave,
+    };
+    // Where anybody may become master, everybody knows everybody.
+    let is_elected = network.role.is_some() || !roles.is_empty();
+    let others = network.ports.iter().filter(|other| **other != port && (is_elected || index == 0 || **other == 0));
+    let (group, peers) = match scenario.node.unicast {
+        false => (Some(group()), Vec::new()),
+        true => (None, others.map(|other| address(*other)).collect()),
+    };
+    NodeConfig { domain: network.domain, role, group, peers, ..base.clone() }
+}
+
 /// A node's index as a number that streams and identities are made of.
 fn index_number(index: usize) -> u64 {
     u64::try_from(index).unwrap_or(u64::MAX)
@@ -938,13 +1031,25 @@ fn node_id(index: usize) -> NodeId {
     NodeId::new(index_number(index) + 1)
 }
 
+/// True when a fault is one of this domain.
+fn is_in(fault: &Fault, domain: Domain) -> bool {
+    fault.domain.is_none_or(|number| number == domain.get())
+}
+
+/// Where there are several domains, which of them a node is in.
+fn in_domain(scenario: &Scenario, node: &Node) -> String {
+    if scenario.domains.is_empty() { String::new() } else { format!(" in domain {}", node.config().domain) }
+}
+
 /// A fault in a few words.
 fn describe(fault: &Fault) -> String {
     let what = format!("{:?}", fault.what).to_lowercase();
-    match fault.nodes.as_slice() {
-        [] if fault.master => format!("{what} of the master"),
-        [] => format!("{what} of all"),
-        [node] => format!("{what} of node {node}"),
-        nodes => format!("{what} of {} nodes", nodes.len()),
-    }
+    let domain = fault.domain.map(|number| format!(" in domain {number}")).unwrap_or_default();
+    let whom = match fault.nodes.as_slice() {
+        [] if fault.master => "the master".to_owned(),
+        [] => "all".to_owned(),
+        [node] => format!("node {node}"),
+        nodes => format!("{} nodes", nodes.len()),
+    };
+    format!("{what} of {whom}{domain}")
 }

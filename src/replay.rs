@@ -76,7 +76,7 @@ pub struct Admission {
 struct Window {
     /// Everything up to here is refused.
     floor: u64,
-    /// The highest numbers that were accepted, ascending; at first as many times the floor.
+    /// The highest numbers that were accepted, ascending; zeros where there were none yet.
     accepted: [u64; REMEMBERED],
     /// The sender's local time less ours, in the frame that was quickest.
     quickest: Span,
@@ -84,9 +84,9 @@ struct Window {
 }
 
 impl Window {
+    /// A window in which nothing has been accepted yet; the first number that is sets its floor.
     fn new(now: LocalTime, first: Sequence) -> Self {
-        let floor = first.get().saturating_sub(nanos(HORIZON));
-        Self { floor, accepted: [floor; REMEMBERED], quickest: ahead(first, now), heard: now }
+        Self { floor: 0, accepted: [0; REMEMBERED], quickest: ahead(first, now), heard: now }
     }
 
     /// Accepts a number once.

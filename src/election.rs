@@ -21,7 +21,7 @@
 //!
 //! Invariants:
 //! - a node of role slave never claims, and none claims while it hears a living master (but to ask that one to hand over);
-//! - a claim is answered by at most one refusal that is no longer, and never more than one in [`REFUSAL_PAUSE`];
+//! - a claim is answered by at most one refusal that is no longer, and never more than one in `REFUSAL_PAUSE`;
 //! - nothing that anybody claims raises a term; a refusal of one's own claim does, by at most `TERM_LEAP`;
 //! - a refusal that comes up to [`LONGEST_WINDOW`] after the claim ends a mastership that nobody follows yet;
 //! - a candidate that wakes up late (it was stopped, its host was asleep) has not won;

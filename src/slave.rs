@@ -358,7 +358,7 @@ impl Slave {
                 }
                 let exchange =
                     self.last_response.zip(request.previous).and_then(|(sent, answered)| sent.exchange(answered));
-                self.witness.heard(request, exchange, &context.clock);
+                self.witness.heard(request, stamp.at, exchange, &context.clock);
                 let to = arrival.sender();
                 context.send(Outgoing::Response { to, request: *request, t2: stamp, round: header.round });
             }

@@ -18,7 +18,7 @@ use std::fmt;
 use crate::clock::DisciplinedClock;
 use crate::exchange::Exchange;
 use crate::protocol::{Entry, Request};
-use crate::time::{Skew, Span, Time};
+use crate::time::{LocalTime, Skew, Span, Time};
 
 /// A correction may disagree with what was measured by so many times the bounds of both clocks: those are kept with a probability
 /// only, and the ensemble moves by some of it in a round. Larger: a lie is larger before it is noticed.
@@ -26,6 +26,9 @@ const TOLERANCE: i64 = 8;
 /// And by this much in any case: schedulers, and slaves whose delay is known to be asymmetric.
 const SLACK: Span = Span::from_micros(100);
 
+/// A request that arrives so much earlier or later than the exchange before lets expect was delayed, or a local clock has jumped. Smaller:
+/// two bad oscillators drift apart by that between two rounds. Larger: a node whose clock has jumped is corrected a round later.
+const JUMP: Span = Span::from_millis(1);
 /// No oscillator is wrong by more; those of computers are by 100 ppm at most, and badly calibrated ones by 500. Larger: a lying master draws
 /// clocks away faster.
 const LARGEST_RATE: Skew = Skew::from_ppm(1_000);
@@ -45,6 +48,8 @@ struct Sight {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Witness {
     sight: Option<Sight>,
+    /// One of the two local clocks has jumped since the exchange before: nothing is known any more.
+    has_jumped: bool,
     /// How far the master's target can be from ensemble time, as it says; `None` when it does not know.
     master_bound: Option<Span>,
 }
@@ -75,11 +80,16 @@ impl fmt::Display for Contradiction {
 }
 
 impl Witness {
-    /// Takes in a request. `exchange`: the one before, with the master's stamps from the request and the own ones; `None` when it
-    /// cannot be put together.
-    pub fn heard(&mut self, request: &Request, exchange: Option<Exchange>, clock: &DisciplinedClock) {
+    /// Takes in a request that arrived at `t2`. `exchange`: the one before, with the master's stamps from the request and the own
+    /// ones; `None` when it cannot be put together.
+    pub fn heard(&mut self, request: &Request, t2: LocalTime, exchange: Option<Exchange>, clock: &DisciplinedClock) {
         self.master_bound = Some(request.error_bound).filter(|bound| *bound != Span::MAX);
-        self.sight = exchange.and_then(Exchange::sample).map(|sample| {
+        let sample = exchange.and_then(Exchange::sample);
+        self.has_jumped = sample.is_some_and(|sample| {
+            let expected = request.t1.on_other_clock(sample.offset);
+            (t2 - expected).abs() > JUMP + sample.delay
+        });
+        self.sight = sample.map(|sample| {
             // Both targets are lines, so that it does not matter that they are known for another instant.
             let elapsed = sample.at - request.t1;
             let masters = Time::from_local(request.t1, request.ahead) + elapsed + request.rate.over(elapsed);
@@ -97,7 +107,7 @@ impl Witness {
         if entry.rate.abs() > LARGEST_RATE {
             return Err(Contradiction::Rate(entry.rate));
         }
-        let Some(own_bound) = own_bound else {
+        let Some(own_bound) = own_bound.filter(|_| !self.has_jumped) else {
             return Ok(());
         };
         let (gap, limit) = match (self.sight, self.master_bound) {
@@ -117,7 +127,6 @@ mod tests {
     use super::*;
     use crate::config::CorrectionPolicy;
     use crate::identity::{Incarnation, NodeId};
-    use crate::time::LocalTime;
 
     /// When the exchange began, on the master's local clock. The slave's reads 7 s more.
     const T1: LocalTime = LocalTime::from_nanos(1_000_000_000_000);
@@ -135,6 +144,11 @@ mod tests {
         let (t1, rate) = (T1 + Span::from_secs(1), Skew::from_ppm(20));
         let shown = ENSEMBLE + Span::from_secs(1) + rate.over(Span::from_secs(1));
         Request { ahead: shown.ahead_of(t1), rate, error_bound, ..Request::bare(t1) }
+    }
+
+    /// When it arrives at the slave.
+    fn arrival() -> LocalTime {
+        T1 + Span::from_secs(1) + SLAVE_AHEAD + WAY
     }
 
     /// The slave's clock, which is this far ahead of the ensemble.
@@ -158,7 +172,7 @@ mod tests {
 
     fn seen(ahead: Span) -> Witness {
         let mut witness = Witness::default();
-        witness.heard(&request(Span::from_micros(5)), Some(exchange()), &clock(ahead));
+        witness.heard(&request(Span::from_micros(5)), arrival(), Some(exchange()), &clock(ahead));
         witness
     }
 
@@ -193,9 +207,9 @@ mod tests {
     fn without_a_measurement_a_clock_that_knows_the_time_is_hardly_moved() {
         let (bound, small, large) = (Span::from_micros(20), Span::from_micros(340), Span::from_micros(341));
         let mut unsure = Witness::default();
-        unsure.heard(&request(Span::MAX), Some(exchange()), &clock(Span::ZERO));
+        unsure.heard(&request(Span::MAX), arrival(), Some(exchange()), &clock(Span::ZERO));
         let mut unanswered = Witness::default();
-        unanswered.heard(&request(Span::from_micros(5)), None, &clock(Span::ZERO));
+        unanswered.heard(&request(Span::from_micros(5)), arrival(), None, &clock(Span::ZERO));
         for witness in [Witness::default(), unsure, unanswered] {
             assert_eq!(witness.bears_out(&entry(small), Some(bound)), Ok(()), "{witness:?}");
             assert!(witness.bears_out(&entry(large), Some(bound)).is_err(), "{witness:?}");
@@ -203,5 +217,18 @@ mod tests {
         // What was seen before a correction says nothing after it.
         let later = Entry { adjustment: 1, ..entry(Span::from_millis(-3)) };
         assert!(seen(Span::from_millis(3)).bears_out(&later, Some(bound)).is_err());
+    }
+
+    #[test]
+    fn who_has_just_jumped_believes_what_it_is_told() {
+        let far = entry(Span::from_millis(300));
+        for jump in [Span::from_millis(300), Span::from_millis(-300)] {
+            let mut witness = Witness::default();
+            witness.heard(&request(Span::from_micros(5)), arrival() + jump, Some(exchange()), &clock(Span::ZERO));
+            assert_eq!(witness.bears_out(&far, Some(Span::from_micros(20))), Ok(()));
+            // By the next exchange everything is known again.
+            witness.heard(&request(Span::from_micros(5)), arrival(), Some(exchange()), &clock(Span::ZERO));
+            assert!(witness.bears_out(&far, Some(Span::from_micros(20))).is_err());
+        }
     }
 }

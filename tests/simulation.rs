@@ -148,7 +148,7 @@ fn leader(marks: &[Mark], domain: u32, at: Span) -> Option<(u64, usize)> {
         let ["node", node, "takes", "term", term, "in", "domain", number] = words[..] else {
             return None;
         };
-        (number == domain.to_string()).then(|| (term.parse().expect("a term"), node.parse().expect("a node")))
+        if number == domain.to_string() { Some((term.parse().ok()?, node.parse().ok()?)) } else { None }
     };
     marks.iter().filter(|mark| mark.at <= at).filter_map(of_domain).max()
 }

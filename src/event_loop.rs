@@ -12,9 +12,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration as StdDuration;
 
 use bytes::BytesMut;
-use log::{Level, debug, info, log, warn};
+use log::{Level, debug, error, info, log, warn};
 use mio::{Events, Poll, Registry, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::auth::AuthError;
@@ -24,6 +24,7 @@ use crate::context::Event;
 use crate::departures::Notice;
 use crate::event_log::{Words, loudness};
 use crate::identity::Incarnation;
+use crate::key_file::KeyFile;
 use crate::local_clock::{Continuity, LocalClock, Pair};
 use crate::net::{Received, Sockets};
 use crate::node::{Transmit, TransmitToken};
@@ -70,6 +71,7 @@ pub struct EventLoop {
     continuity: Continuity,
     system_clock: Option<Steered>,
     drift: Option<Drift>,
+    key_files: BTreeMap<Tier, KeyFile>,
     tiers: Tiers,
     buffer: BytesMut,
     datagram: Vec<u8>,
@@ -147,16 +149,16 @@ struct Drift {
     next: LocalTime,
 }
 
-/// From here on SIGTERM and SIGINT wait for [`EventLoop::run`].
+/// From here on SIGTERM, SIGINT and SIGHUP wait for [`EventLoop::run`].
 ///
 /// # Errors
 /// The system refuses.
-pub fn stop_signals() -> io::Result<Signals> {
-    Signals::new([SIGTERM, SIGINT])
+pub fn signals() -> io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT, SIGHUP])
 }
 
 impl EventLoop {
-    /// Puts each node on its sockets. `signals` end them, see [`stop_signals`]. `system_clock` is given when the machine's own clock
+    /// Puts each node on its sockets. `signals`: see [`signals`]. `system_clock` is given when the machine's own clock
     /// shall follow the nodes'.
     ///
     /// # Errors
@@ -187,6 +189,7 @@ impl EventLoop {
             continuity: Continuity::new(),
             system_clock: system_clock.map(|clock| Steered { clock, next, step: None }),
             drift: None,
+            key_files: BTreeMap::new(),
             tiers,
             buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
             // One byte more than a frame may have, so that a longer datagram is seen to be longer.
@@ -213,7 +216,31 @@ impl EventLoop {
         self.drift = Some(Drift { state_dir, next: self.clock.now() + FIRST_SAVE });
     }
 
-    /// Runs until SIGTERM or SIGINT; then the node says goodbye.
+    /// Authenticates what a node sends and hears, with the keys in a file that is read again on SIGHUP.
+    pub fn authenticate_with(&mut self, tier: Tier, file: KeyFile) {
+        let ids: Vec<String> = file.keys.keys().map(|(id, _)| id.to_string()).collect();
+        self.log_line(tier, Level::Info, &format_args!("authenticating with keys={}", ids.join(",")));
+        self.tiers.hold_keys(tier, file.keys.clone());
+        self.key_files.insert(tier, file);
+    }
+
+    /// Takes the keys that are in the files now. A file that has become wrong changes nothing.
+    fn reload_keys(&mut self) {
+        if self.key_files.is_empty() {
+            info!("SIGHUP: there is no key file to read again");
+        }
+        for (tier, file) in std::mem::take(&mut self.key_files) {
+            match file.reload() {
+                Ok(file) => self.authenticate_with(tier, file),
+                Err(error) => {
+                    error!("the keys stay as they were: {error}");
+                    self.key_files.insert(tier, file);
+                }
+            }
+        }
+    }
+
+    /// Runs until SIGTERM or SIGINT; then the node says goodbye. On SIGHUP it reads its keys again.
     ///
     /// # Errors
     /// The system cannot wait for events any more.
@@ -235,12 +262,16 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     SIGNALS => {
-                        if let Some(signal) = self.signals.pending().next() {
+                        let signals: Vec<i32> = self.signals.pending().collect();
+                        if let Some(signal) = signals.iter().find(|signal| **signal != SIGHUP) {
                             info!("stopping signal={signal}");
                             self.tiers.handle_shutdown();
                             self.flush();
                             self.save_drift();
                             return Ok(());
+                        }
+                        if !signals.is_empty() {
+                            self.reload_keys();
                         }
                     }
                     token => match self.ports.values_mut().find(|port| [port.main, port.group].contains(&token)) {

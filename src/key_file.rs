@@ -27,7 +27,7 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
@@ -38,7 +38,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::config_file::{Position, nearest};
 use crate::keys::{KEY_LEN, Key, KeyId, KeyRing, Lifetime};
-use crate::time::{Span, Time};
+use crate::local_clock::LocalClock;
+use crate::time::{Skew, Span, Time};
 
 /// A larger file holds no keys: somebody named another one. Sixteen keys with a page of comments each fit.
 const MAX_SIZE: usize = 1 << 16;
@@ -48,6 +49,33 @@ const FIELDS: [&str; 4] = ["id", "send-from", "accept-until", "key"];
 
 /// A longer name in a complaint might be a key that stands in the wrong place.
 const LONGEST_NAME: usize = 15;
+
+/// A key file, and the keys that were in it when it was read.
+#[derive(Debug)]
+pub struct KeyFile {
+    path: PathBuf,
+    /// What to use.
+    pub keys: KeyRing,
+}
+
+impl KeyFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(path: PathBuf) -> Result<Self, String> {
+        let now = LocalClock::new(Skew::ZERO).map_err(|error| error.to_string())?.pair().system;
+        Ok(Self { keys: load(&path, now)?, path })
+    }
+
+    /// Reads it again.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn reload(&self) -> Result<Self, String> {
+        Self::load(self.path.clone())
+    }
+}
 
 /// Reads the keys in a file that nobody else can read. `now`: by the machine's clock.
 ///

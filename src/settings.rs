@@ -88,6 +88,9 @@ pub struct Settings {
     /// A node there to speak to directly; repeatable
     #[arg(long, value_name = "IP:PORT", value_parser = address, help_heading = UPPER)]
     upper_peer: Vec<SocketAddr>,
+    /// Keys of the domain above [default: --key-file]
+    #[arg(long, value_name = "FILE", help_heading = UPPER)]
+    upper_key_file: Option<PathBuf>,
 
     /// virtual (the machine's clock is never set) or system [default: virtual]
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = CLOCK)]
@@ -176,7 +179,7 @@ pub struct Settings {
     /// Where drift and identity survive restarts [default: nowhere]
     #[arg(long, value_name = "DIR", help_heading = NODE)]
     state_dir: Option<PathBuf>,
-    /// Authenticate every frame (not built yet) [default: not authenticated]
+    /// Authenticate every frame with these keys [default: not authenticated]
     #[arg(long, value_name = "FILE", help_heading = NODE)]
     key_file: Option<PathBuf>,
     /// Where `status` asks [default: in $XDG_RUNTIME_DIR, /run or /tmp]
@@ -259,6 +262,10 @@ pub struct RunConfig {
     pub status_socket: Option<PathBuf>,
     /// Where drift and identity survive restarts.
     pub state_dir: Option<PathBuf>,
+    /// The keys that frames are authenticated with; `None`: they are not.
+    pub key_file: Option<PathBuf>,
+    /// On a submaster: those of the domain above.
+    pub upper_key_file: Option<PathBuf>,
     /// Who to become once nothing takes more; `None`: nobody else.
     pub user: Option<UserName>,
     /// The protections of the process to leave out.
@@ -403,10 +410,6 @@ impl Settings {
             Some(RoleChoice::Slave) => Role::Slave,
             Some(RoleChoice::Auto) | None => Role::Auto,
         };
-        if self.key_file.is_some() {
-            fault("key-file", "cannot be used: authentication is not built yet".to_owned());
-        }
-
         // Two sockets on one port of all addresses are one too many.
         let port = if self.upper_domain.is_some() { 0 } else { DEFAULT_PORT };
         let addresses = network(self.bind, port, self.group, self.interface, &self.peer);
@@ -436,6 +439,7 @@ impl Settings {
                     ("upper-interface", above.interface.is_some()),
                     ("upper-group", self.upper_group.is_some()),
                     ("upper-peer", !self.upper_peer.is_empty()),
+                    ("upper-key-file", self.upper_key_file.is_some()),
                 ];
                 for (setting, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
                     fault(setting, "needs --upper-domain, the number of that domain".to_owned());
@@ -524,6 +528,7 @@ impl Settings {
                     };
                     (NodeDraft { given, config: upper }, above)
                 });
+                let upper_key_file = self.upper_key_file.or_else(|| self.key_file.clone()).filter(|_| upper.is_some());
                 // Its time source, if it has one, is heard above: below nobody has a vote.
                 let is_reference = config.is_reference && upper.is_none();
                 return Ok(RunConfig {
@@ -536,6 +541,8 @@ impl Settings {
                     inject_drift: self.inject_drift.unwrap_or_default(),
                     status_socket: self.status_socket,
                     state_dir: self.state_dir,
+                    key_file: self.key_file,
+                    upper_key_file,
                     user: self.user,
                     without: self.without,
                     verbosity,
@@ -660,6 +667,7 @@ mod tests {
             "node-id",
             "state-dir",
             "key-file",
+            "upper-key-file",
             "status-socket",
             "user",
             "without",

@@ -62,6 +62,8 @@ pub struct Status {
     pub clock: ClockStatus,
     /// What its process may do.
     pub privileges: PrivilegeStatus,
+    /// The numbers of the keys that frames are authenticated with; null: they are not.
+    pub keys: Option<Vec<u32>>,
     /// Datagrams sent, received and dropped.
     pub counters: CounterStatus,
     /// On a master: its slaves, by number. Empty on a slave.
@@ -278,6 +280,7 @@ impl Status {
                 uncertainty_ns: driver.uncertainty.as_nanos(),
             },
             privileges: driver.privileges,
+            keys: node.keys().map(|ring| ring.keys().map(|(id, _)| id.get()).collect()),
             counters: CounterStatus {
                 sent: named(&mut counters.sent()),
                 received: named(&mut counters.received()),

@@ -27,6 +27,7 @@ use bytes::BytesMut;
 use crate::clock::DisciplinedClock;
 use crate::context::Event;
 use crate::identity::Incarnation;
+use crate::keys::KeyRing;
 use crate::node::{Node, Transmit, TransmitToken};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Time};
@@ -110,6 +111,13 @@ impl Tiers {
     /// See [`Node::restart`]: one oscillator, so both start afresh.
     pub fn restart(&mut self, incarnation: Incarnation, now: LocalTime, time: Time) {
         self.nodes().for_each(|node| node.restart(incarnation, now, time));
+    }
+
+    /// See [`Node::hold_keys`].
+    pub fn hold_keys(&mut self, tier: Tier, keys: KeyRing) {
+        if let Some(node) = self.node_mut(tier) {
+            node.hold_keys(keys);
+        }
     }
 
     /// A datagram arrived at one of them, see [`Node::handle_datagram`].

@@ -9,8 +9,9 @@ use nix::unistd::getppid;
 
 use crate::commands::demo::PARENT;
 use crate::commands::{Failure, default_socket};
-use crate::event_loop::{EventLoop, stop_signals};
+use crate::event_loop::{EventLoop, signals};
 use crate::identity::{Incarnation, NodeId};
+use crate::key_file::KeyFile;
 use crate::local_clock::LocalClock;
 use crate::net::Sockets;
 use crate::node::Node;
@@ -43,7 +44,7 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     let sockets = open(&config.addresses)?;
     let upper_sockets = config.upper.as_ref().map(|(_, addresses)| open(addresses)).transpose()?;
     // Who sees the status socket may send one.
-    let signals = stop_signals().map_err(failed)?;
+    let signals = signals().map_err(failed)?;
     let listener = match &config.status_socket {
         Some(path) => Some(StatusListener::bind(path, restraint.user()).map_err(failed)?),
         // Without the default one a node runs as well; one that was asked for has to be there.
@@ -53,6 +54,13 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     };
     let state_dir =
         config.state_dir.as_deref().map(|path| StateDir::open(path, restraint.user())).transpose().map_err(failed)?;
+
+    // Root's own files can be read now; to read them again on SIGHUP they must belong to the user.
+    let key_files = [(Tier::Upper, config.upper_key_file), (Tier::Lower, config.key_file)];
+    let mut keys = Vec::new();
+    for (tier, file) in key_files.into_iter().filter_map(|(tier, file)| Some((tier, file?))) {
+        keys.push((tier, KeyFile::load(file).map_err(Failure::Mistake)?));
+    }
 
     restraint.change_user().map_err(failed)?;
 
@@ -87,7 +95,12 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     if privileges.uid == 0 && restraint.user().is_none() {
         warn!("this node runs as root: give it a user of its own (--user)");
     }
-    warn!("frames are not authenticated: whoever reaches this network can move this clock");
+    if keys.is_empty() {
+        warn!("frames are not authenticated: whoever reaches this network can move this clock (--key-file)");
+    }
+    for (tier, file) in keys {
+        event_loop.authenticate_with(tier, file);
+    }
     if let Some(listener) = listener {
         event_loop.show_status_at(listener, privileges).map_err(failed)?;
     }

@@ -137,6 +137,8 @@ fn for_people(status: &Status) -> String {
         "datagrams",
         &format!("{} sent, {} received, {dropped}", sum(&status.counters.sent), sum(&status.counters.received)),
     );
+    let keys = status.keys.as_deref().map(|keys| keys.iter().map(u32::to_string).collect::<Vec<_>>().join(", "));
+    line("keys", &keys.unwrap_or_else(|| "none: frames are not authenticated".to_owned()));
     line("privileges", &status.privileges.to_string());
     if status.role == RoleName::Master {
         lines.push('\n');

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The files of the core from the bottom up: each may use those above it in this list (its own line included), no others.
 const LAYERS: [&[&str]; 14] = [
@@ -23,6 +23,18 @@ const LAYERS: [&[&str]; 14] = [
     &["status"],
 ];
 
+/// And what stands above the core: the system, the drivers, the commands.
+const ABOVE: [&[&str]; 8] = [
+    &["failure", "local_clock", "seccomp"],
+    &["departures", "privileges"],
+    &["net", "state_dir", "system_clock", "status_socket", "settings"],
+    &["config_file"],
+    &["key_file", "event_log", "sim"],
+    &["event_loop"],
+    &["commands"],
+    &["cli"],
+];
+
 /// What a state machine without I/O has no business with.
 const FORBIDDEN: [&str; 12] = [
     "mio",
@@ -39,11 +51,16 @@ const FORBIDDEN: [&str; 12] = [
     "UdpSocket",
 ];
 
-/// The text of a source file up to its tests.
+/// The text of a source file, or of all files of a folder, each up to its tests.
 fn source(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(format!("{name}.rs"));
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name);
+    let files: Vec<PathBuf> = match fs::read_dir(&place) {
+        Ok(folder) => folder.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => vec![place.with_extension("rs")],
+    };
+    let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let code = |text: String| text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+    files.iter().map(read).map(code).collect()
 }
 
 /// The files of this crate that a text names in its code: `crate::NAME`.
@@ -58,19 +75,34 @@ fn imports(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_core_imports_only_what_stands_below_it() {
+fn every_file_imports_only_what_stands_below_it() {
     let mut below: BTreeSet<String> = BTreeSet::new();
-    for layer in LAYERS {
+    for layer in LAYERS.into_iter().chain(ABOVE) {
         for name in layer {
             let found = imports(&source(name));
             let allowed = |import: &String| below.contains(import) || layer.contains(&import.as_str());
             let wrong: Vec<&String> = found.iter().filter(|import| !allowed(import)).collect();
-            assert!(wrong.is_empty(), "{name}.rs imports {wrong:?}, which do not stand below it");
+            assert!(wrong.is_empty(), "{name} imports {wrong:?}, which do not stand below it");
         }
         below.extend(layer.iter().map(|name| (*name).to_owned()));
     }
     assert!(!imports(&source("master")).contains("slave") && !imports(&source("slave")).contains("master"));
-    assert!(imports(&source("node")).contains("master"), "the test sees imports");
+    assert!(
+        imports(&source("node")).contains("master") && imports(&source("sim")).contains("tiers"),
+        "the test sees imports"
+    );
+    for name in ["mio", "net::", "event_loop", "status_socket"] {
+        assert!(!source("sim").contains(&format!("use {name}")), "the simulator needs no {name}");
+    }
+    let unlisted: Vec<String> = modules().into_iter().filter(|module| !below.contains(module)).collect();
+    assert!(unlisted.is_empty(), "{unlisted:?} have no place");
+}
+
+/// The modules that the library has.
+fn modules() -> Vec<String> {
+    let lib = source("lib");
+    let names = lib.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'));
+    names.map(str::to_owned).collect()
 }
 
 #[test]

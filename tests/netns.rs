@@ -94,10 +94,31 @@ impl Lan {
         ip(&format!("-n {} link set {port} up", self.hub));
     }
 
+    /// Gives a machine of the left a second interface, called `below`, at the right switch, where the addresses are 10.55.26.0/24.
+    fn bridge(&self, host: usize) {
+        let (name, hub) = (&self.hosts[host - 1], &self.hub);
+        ip(&format!("-n {name} link add below type veth peer name below{host} netns {hub}"));
+        self.plug(&format!("below{host}"), "right");
+        ip(&format!("-n {name} address add 10.55.26.{host}/24 dev below"));
+        ip(&format!("-n {name} link set below up"));
+    }
+
+    /// Gives a machine of the right an address of that network alone.
+    fn settle_below(&self, host: usize) {
+        let name = &self.hosts[host - 1];
+        ip(&format!("-n {name} address flush dev cable"));
+        ip(&format!("-n {name} address add 10.55.26.{host}/24 dev cable"));
+    }
+
     /// Starts a node on a machine, numbered from 1.
     fn start(&self, host: usize, name: &str, options: &str) -> Daemon {
+        self.launch(host, name, &format!("--interface cable {options}"))
+    }
+
+    /// The same without a word on interfaces.
+    fn launch(&self, host: usize, name: &str, options: &str) -> Daemon {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.hosts[host - 1])).args([BINARY, "--interface", "cable"]);
+        command.arg(format!("--net=/run/netns/{}", self.hosts[host - 1])).arg(BINARY);
         self.lab.launch(name, command, options)
     }
 
@@ -445,8 +466,65 @@ fn a_masters_link_goes_down_and_comes_back() {
     assert!(cut[0].log().lines().count() < 60, "not a line for each datagram that cannot be sent: {}", cut[0].log());
 }
 
+/// Two machines stand in both networks. By the defaults, but for what differs between the two.
+fn gateways_lead_one_network_by_the_time_of_another() {
+    let lan = Lan::new("gateways", 3, 2);
+    lan.trunk("down");
+    for gateway in 1..=2 {
+        lan.bridge(gateway);
+    }
+    for leaf in 4..=5 {
+        lan.settle_below(leaf);
+    }
+    let lead = |host| {
+        let options =
+            "--role master --domain 2 --interface below --upper-domain 1 --upper-interface cable --interval 250ms";
+        lan.launch(host, &format!("gateway{host}"), &format!("--node-id {host} --inject-drift {host}00 {options}"))
+    };
+    let gateways = [lead(1), lead(2)];
+    // Leaves that were there long before them would elect a master.
+    gateways.each_ref().map(|gateway| gateway.address(&lan.lab));
+    let root = lan.stand(3, "--domain 1 --inject-offset 40ms --interval 250ms");
+    let leaves = [lan.stand(4, "--domain 2 --inject-offset 1s"), lan.stand(5, "--domain 2 --inject-offset -1s")];
+    let all = [&gateways[0], &gateways[1], &root, &leaves[0], &leaves[1]];
+    let below = [all[0], all[1], all[3], all[4]];
+    let hears_above = |status: &Status| status.upper.as_ref().is_some_and(|upper| upper.state == "heard");
+    let leader = lan.lab.until("one of them leads the leaves", || {
+        agreed_master(&below).filter(|_| gateways.iter().all(|gateway| gateway.look().is_some_and(|s| hears_above(&s))))
+    });
+    lan.lab.agree(&all);
+    for status in [&root, &leaves[0], &leaves[1]].map(Daemon::status) {
+        assert_eq!(
+            status.counters.dropped["other_domain"], 0,
+            "each frame goes out where its domain lives: {status:?}"
+        );
+    }
+
+    // The leader loses the network above, and only that.
+    let (lost, other) = if leader == 1 { (1, 2) } else { (2, 1) };
+    let mut course = Course::of(all, Skew::from_ppm(250));
+    ip(&format!("-n {} link set host{lost} down", lan.hub));
+    lan.lab.until("the other one leads", || {
+        course.look();
+        agreed_master(&below).filter(|master| *master == other)
+    });
+    lan.lab.until("all agree", || {
+        let statuses = course.look();
+        (spread(&statuses) < CLOSE && statuses.iter().all(|status| status.synchronised)).then_some(())
+    });
+    ip(&format!("-n {} link set host{lost} up", lan.hub));
+    lan.lab.until("the first one hears the network above again", || {
+        course.look();
+        gateways.iter().all(|gateway| gateway.look().is_some_and(|status| hears_above(&status))).then_some(())
+    });
+    assert_eq!(agreed_master(&below), Some(other), "and leaves the leaves to the other");
+    lan.lab.agree(&all);
+    assert_eq!(leaves.each_ref().map(steps), [1; 2], "one step each, at the start");
+}
+
 /// All of them, by name.
-const TESTS: [(&str, fn()); 9] = [
+const TESTS: [(&str, fn()); 10] = [
+    ("gateways_lead_one_network_by_the_time_of_another", gateways_lead_one_network_by_the_time_of_another),
     ("two_machines_agree_by_the_defaults", two_machines_agree_by_the_defaults),
     ("two_machines_agree_by_the_defaults_on_ipv6", two_machines_agree_by_the_defaults_on_ipv6),
     ("one_frame_corrects_all_slaves_at_the_other_end", one_frame_corrects_all_slaves_at_the_other_end),

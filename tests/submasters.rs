@@ -25,11 +25,14 @@ impl Above {
         lab.start(name, &format!("--bind 127.0.0.1:0 --group 239.255.5.25:{port} --domain 1 {options}"))
     }
 
-    /// Starts a submaster between this domain and the lab's.
+    /// Starts a submaster between this domain and the lab's, and waits until it runs: leaves that were there long before it would elect a
+    /// master.
     fn lead(&self, lab: &Lab, name: &str, options: &str) -> Daemon {
         let port = self.port;
         let above = format!("--upper-domain 1 --upper-bind 127.0.0.1:0 --upper-group 239.255.5.25:{port}");
-        lab.join(name, &format!("--role master {above} {options}"))
+        let submaster = lab.join(name, &format!("--role master {above} {options}"));
+        submaster.address(lab);
+        submaster
     }
 }
 

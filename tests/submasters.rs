@@ -108,6 +108,22 @@ fn an_ensemble_whose_upper_domain_is_lost_holds_over_until_it_comes_back() {
     lab.agree(&[&root, &submaster, &leaf]);
 }
 
+/// The files of docs/tiers.md, each on its own.
+#[test]
+fn the_example_has_no_mistakes() {
+    let lab = Lab::new();
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tiers.md")).expect("it is there");
+    let blocks: Vec<&str> =
+        text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
+    assert_eq!(blocks.len(), 3, "bridge, gateway, leaf");
+    for block in blocks {
+        let file = lab.path("example.toml");
+        std::fs::write(&file, block).expect("written");
+        let output = berkeleyd(&["check-config", file.to_str().expect("UTF-8")]);
+        assert_eq!(output.status.code(), Some(0), "{block}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 #[test]
 fn the_other_submaster_takes_over_when_one_dies() {
     let (lab, above) = (Lab::new(), Above::new());

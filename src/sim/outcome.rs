@@ -11,7 +11,8 @@ use serde::{Serialize, Serializer};
 
 use super::scenario::{Limits, Scenario};
 use super::statistics::{
-    Distances, Drag, Figures, Settling, float, maybe_millis, maybe_nanos, maybe_ppb, millis, nanos,
+    Drag, Figures, Settling, TierClock, TierFigures, TierSizes, float, maybe_millis, maybe_nanos, maybe_ppb, millis,
+    nanos,
 };
 use super::trace::Trace;
 use crate::average::Average;
@@ -195,11 +196,11 @@ pub struct Recorder {
     scenario: Scenario,
     settling: Settling,
     drag: Drag,
-    distances: Distances,
+    tiers: TierSizes,
     /// Room for the clocks that count, so that no sample allocates.
     clocks: Vec<(Span, Span)>,
     /// The same with their tiers.
-    tiers: Vec<(usize, Span)>,
+    tier_clocks: Vec<TierClock>,
     trace: Option<Trace>,
     marks: Vec<Mark>,
     /// The last events; `None`: nobody will ask.
@@ -232,9 +233,9 @@ impl Recorder {
         Self {
             settling: Settling::new(scenario.limits.settle_below.unwrap_or(SETTLE_BELOW), scenario.limits.judge_from),
             drag: Drag::default(),
-            distances: Distances::default(),
+            tiers: TierSizes::default(),
             clocks: Vec::with_capacity(scenario.nodes.get()),
-            tiers: Vec::with_capacity(scenario.nodes.get()),
+            tier_clocks: Vec::with_capacity(scenario.nodes.get()),
             trace: keep_trace.then(|| Trace::new(scenario)),
             scenario: scenario.clone(),
             marks: Vec::new(),
@@ -275,11 +276,15 @@ impl Recorder {
             let dragged = dragged.part(i64::try_from(self.clocks.len()).unwrap_or(i64::MAX));
             self.settling.record(at, &self.clocks, self.joining == 0);
             self.drag.record(at, dragged, self.settling.since());
-            self.tiers.clear();
             let honest = nodes.iter().filter(|node| node.standing == NodeStanding::Honest);
-            self.tiers.extend(honest.map(|node| (node.tier, node.error)));
+            self.tier_clocks.clear();
+            self.tier_clocks.extend(honest.map(|&NodeSample { tier, error, bound, .. }| TierClock {
+                tier,
+                error,
+                bound,
+            }));
             let counts = at >= self.scenario.limits.judge_from;
-            self.distances.record(&self.tiers, self.settling.since(), counts);
+            self.tiers.record(&self.tier_clocks, self.settling.since(), counts);
         }
     }
 
@@ -369,7 +374,7 @@ impl Recorder {
             spread: settling.spread(),
             error: settling.error(),
             bound: settling.bound(),
-            tiers: self.distances.figures(),
+            tiers: self.tiers.figures(),
             dragged: self.drag.dragged(),
             drag: self.drag.rate(),
             frames_sent: sent.frames,
@@ -436,9 +441,8 @@ pub struct Outcome {
     /// The error bounds that they published after settling.
     #[serde(rename = "bound_ns")]
     pub bound: Figures,
-    /// How far the clocks of each tier were from the mean of the topmost ensemble after settling, that ensemble's own first.
-    #[serde(rename = "tiers_ns")]
-    pub tiers: Vec<Figures>,
+    /// The clocks of each tier after settling, the topmost ensemble's own first.
+    pub tiers: Vec<TierFigures>,
     /// What they show in the end less what they would if nobody had ever corrected them, both on average: by how much the
     /// ensemble moved its own honest members.
     #[serde(rename = "dragged_ns", serialize_with = "maybe_nanos")]
@@ -559,7 +563,7 @@ impl Outcome {
         .into_iter()
         .flatten()
         .chain(limits.tiers.iter().enumerate().filter_map(|(tier, allowed)| {
-            let found = self.tiers.get(tier).and_then(|figures| figures.max);
+            let found = self.tiers.get(tier).and_then(|figures| figures.distance.max);
             span("tiers", self.settle.and(Some(*allowed)), found)
         }))
         .collect()
@@ -618,11 +622,13 @@ impl fmt::Display for Outcome {
                 line("spread", &format!("{rms} rms, {p99} at 99 %, {max} at most, {last} in the end"))?;
                 let bound = format!("±{} in the middle, ±{} at most", maybe(self.bound.median), maybe(self.bound.max));
                 line("bounds", &format!("published: {bound}"))?;
-                for (tier, Figures { rms, p99, max, .. }) in
+                for (tier, TierFigures { distance, bound }) in
                     self.tiers.iter().enumerate().filter(|_| self.tiers.len() > 1)
                 {
-                    let figures = format!("{} rms, {} at 99 %, {} at most", maybe(*rms), maybe(*p99), maybe(*max));
-                    line(&format!("tier {tier}"), &format!("{figures} from the topmost ensemble"))?;
+                    let [rms, max] = [distance.rms, distance.max].map(maybe);
+                    let text =
+                        format!("{rms} rms, {max} at most from the topmost ensemble, ±{} claimed", maybe(bound.median));
+                    line(&format!("tier {tier}"), &text)?;
                 }
                 line("true time", &format!("{} away at most, which no node can know", maybe(self.error.max)))?;
             }

@@ -208,39 +208,66 @@ impl Settling {
     }
 }
 
-/// How far the clocks of each tier are from the mean of the topmost ensemble, since all settled.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Distances {
-    settled: Option<Span>,
-    tiers: Vec<Sizes>,
+/// One clock that counts, for the figures of its tier.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TierClock {
+    /// How many domains are above it.
+    pub(crate) tier: usize,
+    /// What it shows less true time.
+    pub(crate) error: Span,
+    /// The error bound that it publishes.
+    pub(crate) bound: Span,
 }
 
-impl Distances {
-    /// One look at all clocks that count: how deep each stands, 0 in the topmost ensemble, and its true error. `settled`: since when they
-    /// agree, as of now; `counts`: the time to take figures has come.
-    pub(crate) fn record(&mut self, clocks: &[(usize, Span)], settled: Option<Span>, counts: bool) {
+/// What is said of the clocks of one tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TierFigures {
+    /// How far they were from the mean of the topmost ensemble.
+    #[serde(rename = "distance_ns")]
+    pub distance: Figures,
+    /// The error bounds that they published.
+    #[serde(rename = "bound_ns")]
+    pub bound: Figures,
+}
+
+/// How the clocks of each tier do since all settled.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TierSizes {
+    settled: Option<Span>,
+    /// Distances and bounds.
+    tiers: Vec<(Sizes, Sizes)>,
+}
+
+impl TierSizes {
+    /// One look at all clocks that count. `settled`: since when they agree, as of now; `counts`: the time to take figures has come.
+    pub(crate) fn record(&mut self, clocks: &[TierClock], settled: Option<Span>, counts: bool) {
         if self.settled != settled {
             (self.settled, self.tiers) = (settled, Vec::new());
         }
-        let top = || clocks.iter().filter(|(tier, _)| *tier == 0).map(|(_, error)| *error);
+        let top = || clocks.iter().filter(|clock| clock.tier == 0).map(|clock| clock.error);
         let Some(count) = i64::try_from(top().count()).ok().filter(|count| *count > 0 && counts && settled.is_some())
         else {
             return;
         };
         let mean = top().fold(Span::ZERO, |sum, error| sum + error).part(count);
-        for (tier, error) in clocks {
+        for TierClock { tier, error, bound } in clocks {
             if self.tiers.len() <= *tier {
-                self.tiers.resize(tier + 1, Sizes::default());
+                self.tiers.resize(tier + 1, Default::default());
             }
-            if let Some(sizes) = self.tiers.get_mut(*tier) {
-                sizes.record(*error - mean);
+            if let Some((distances, bounds)) = self.tiers.get_mut(*tier) {
+                distances.record(*error - mean);
+                bounds.record(*bound);
             }
         }
     }
 
     /// Of each tier, the topmost first.
-    pub(crate) fn figures(&self) -> Vec<Figures> {
-        self.tiers.iter().map(Sizes::figures).collect()
+    pub(crate) fn figures(&self) -> Vec<TierFigures> {
+        let figures = |(distances, bounds): &(Sizes, Sizes)| TierFigures {
+            distance: distances.figures(),
+            bound: bounds.figures(),
+        };
+        self.tiers.iter().map(figures).collect()
     }
 }
 
@@ -330,23 +357,28 @@ mod tests {
 
     #[test]
     fn distances_are_from_the_mean_of_the_topmost_tier_and_begin_anew_when_all_settle_anew() {
-        let mut distances = Distances::default();
-        let clocks = [(0, 10), (2, 25), (0, 20), (1, 5)].map(|(tier, micros)| (tier, Span::from_micros(micros)));
-        let max =
-            |distances: &Distances| distances.figures().into_iter().map(|figures| figures.max).collect::<Vec<_>>();
-        let first = Some(Span::from_secs(1));
-        distances.record(&clocks, None, true);
-        distances.record(&clocks, first, false);
-        assert_eq!(max(&distances), []);
-        distances.record(&clocks, first, true);
-        assert_eq!(max(&distances), [5, 10, 10].map(|micros| Some(Span::from_micros(micros))));
-        let later = [(0, Span::from_micros(1)), (1, Span::ZERO)];
-        distances.record(&later, first, true);
-        assert_eq!(max(&distances), [5, 10, 10].map(|micros| Some(Span::from_micros(micros))));
-        distances.record(&later, Some(Span::from_secs(9)), true);
-        assert_eq!(max(&distances), [0, 1].map(|micros| Some(Span::from_micros(micros))));
-        distances.record(&clocks[1..2], Some(Span::from_secs(9)), true);
-        assert_eq!(max(&distances).len(), 2, "without a topmost clock there is nothing to be far from");
+        let clock = |(tier, micros)| {
+            let (error, bound) = (Span::from_micros(micros), Span::from_micros(100));
+            TierClock { tier, error, bound }
+        };
+        let max = |sizes: &TierSizes| -> Vec<i64> {
+            let nanos = |figures: TierFigures| figures.distance.max.unwrap().as_nanos() / 1_000;
+            sizes.figures().into_iter().map(nanos).collect()
+        };
+        let mut sizes = TierSizes::default();
+        let clocks = [(0, 10), (2, 25), (0, 20), (1, 5)].map(clock);
+        let (first, anew) = (Some(Span::from_secs(1)), Some(Span::from_secs(9)));
+        sizes.record(&clocks, None, true);
+        sizes.record(&clocks, first, false);
+        assert_eq!(max(&sizes), [0; 0]);
+        sizes.record(&clocks, first, true);
+        sizes.record(&[(0, 1), (1, 0)].map(clock), first, true);
+        assert_eq!(max(&sizes), [5, 10, 10]);
+        assert_eq!(sizes.figures()[1].bound.max, Some(Span::from_micros(100)));
+        sizes.record(&[(0, 1), (1, 0)].map(clock), anew, true);
+        assert_eq!(max(&sizes), [0, 1]);
+        sizes.record(&[(2, 7)].map(clock), anew, true);
+        assert_eq!(max(&sizes), [0, 1], "without a topmost clock there is nothing to be far from");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use clock_steering::Clock;
 use clock_steering::unix::UnixClock;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::socket::{TimestampingFlag, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::{Pid, getppid, getuid, setuid};
@@ -105,12 +106,16 @@ fn what_is_given_up_is_gone_and_what_is_left_out_is_not() {
         ("--user root --without seccomp --without no-new-privs --without capabilities", 0, true, false, false),
     ] {
         let lab = open_lab();
-        let node = lab.join("node", &format!("--role slave {options}"));
+        let socket = lab.path("node.sock");
+        // With a group too many.
+        let mut command = Command::new("setpriv");
+        command.args(["--groups=4", BINARY, "--role", "slave", "--status-socket"]).arg(&socket);
+        command.args(lab.group().split_whitespace()).args(options.split_whitespace());
+        let node = lab.spawn("node", command, socket);
         let status = lab.until("it runs", || node.look());
         let kernel = Kernel::of(&node.id().to_string());
         assert!(kernel.is_all("Uid", user) && kernel.is_all("Gid", user), "{options}: {:?}", kernel.0);
-        let has_groups = |kernel: &Kernel| !kernel.text("Groups").is_empty();
-        assert_eq!(has_groups(&kernel), has_groups(&before) && !options.contains("--user"), "{options}");
+        assert_eq!(kernel.text("Groups"), if options.contains("--user") { "" } else { "4" }, "{options}");
         assert_eq!(kernel.capabilities(), if has_all { all(&kernel) } else { none }, "{options}");
         assert_eq!(kernel.text("NoNewPrivs") == "1", no_new_privs, "{options}");
         assert_eq!(kernel.text("Seccomp") == "2", seccomp, "{options}");
@@ -124,7 +129,7 @@ fn what_is_given_up_is_gone_and_what_is_left_out_is_not() {
         );
         let expected = PrivilegeStatus { uid: user, gid: user, no_new_privs, seccomp, ..shown.clone() };
         assert_eq!(shown, expected, "{options}");
-        assert!(node.log().contains(&format!("privileges {shown}")), "{options}: {}", node.log());
+        lab.until("the log says it", || node.log().contains(&format!("privileges {shown}")).then_some(()));
         let warns = node.log().matches("runs as root").count();
         assert_eq!(warns, usize::from(!options.contains("--user")), "{options}: {}", node.log());
         let people = Command::new(BINARY).args(["status", "--socket"]).arg(&node.socket).output().expect("it runs");
@@ -186,6 +191,7 @@ fn code_that_was_brought_along_is_not_filtered_and_that_is_said() {
     let node = lab.spawn("node", command, socket);
     let status = lab.until("it runs", || node.look());
     assert!(!status.privileges.seccomp && status.privileges.no_new_privs, "{:?}", status.privileges);
+    lab.until("the log says it", || node.log().contains("privileges").then_some(()));
     assert_eq!(node.log().matches("not filtered: LD_PRELOAD").count(), 1, "{}", node.log());
 }
 
@@ -380,6 +386,7 @@ fn what_a_life_may_bring_is_allowed() {
         let state_dir = StateDir::open(Path::new(&dir), None).expect("it can be made");
         let keys = Path::new(&dir).join("keys");
         fs::write(&keys, "1 aes128 00").expect("written");
+        let datagrams = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         assert!(restraint(true).confine().expect("confined").seccomp);
         // A start afresh, what was learned, keys that are read again.
         getrandom::u64().expect("random");
@@ -387,6 +394,8 @@ fn what_a_life_may_bring_is_allowed() {
         assert_eq!(state_dir.drift().expect("read"), Some(Skew::from_ppm(7)));
         assert!(fs::metadata(&keys).expect("there").is_file() && !fs::read(&keys).expect("read").is_empty());
         fs::remove_file(&keys).expect("removed");
+        // Stamps that are numbered anew.
+        setsockopt(&datagrams, sockopt::Timestamping, &TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE).expect("set");
         // A note to the service manager, who is not there.
         let note =
             UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", Path::new(&dir).join("nobody")));

@@ -55,14 +55,14 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     let state_dir =
         config.state_dir.as_deref().map(|path| StateDir::open(path, restraint.user())).transpose().map_err(failed)?;
 
-    // Root's own files can be read now; to read them again on SIGHUP they must belong to the user.
+    restraint.change_user().map_err(failed)?;
+
+    // As the user, who has to read them again on SIGHUP.
     let key_files = [(Tier::Upper, config.upper_key_file), (Tier::Lower, config.key_file)];
     let mut keys = Vec::new();
     for (tier, file) in key_files.into_iter().filter_map(|(tier, file)| Some((tier, file?))) {
         keys.push((tier, KeyFile::load(file).map_err(Failure::Mistake)?));
     }
-
-    restraint.change_user().map_err(failed)?;
 
     let node_id = match (config.node.node_id(), &state_dir) {
         (Some(given), _) => given,
@@ -91,10 +91,10 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     }
 
     let privileges = restraint.confine().map_err(failed)?;
-    info!("privileges {privileges}");
     if privileges.uid == 0 && restraint.user().is_none() {
         warn!("this node runs as root: give it a user of its own (--user)");
     }
+    info!("privileges {privileges}");
     if keys.is_empty() {
         warn!("frames are not authenticated: whoever reaches this network can move this clock (--key-file)");
     }

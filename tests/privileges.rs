@@ -29,7 +29,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::{Pid, getppid, getuid, setuid};
 
-use support::lab::{BINARY, Daemon, Lab, agreed_master, skip};
+use support::lab::{BINARY, Daemon, Lab, agreed_master, berkeleyd, skip};
 
 /// A user and group that need no name, and that have nothing.
 const NOBODY: u32 = 65_534;
@@ -249,6 +249,32 @@ fn a_whole_life_takes_no_more_than_that() {
         assert!(!user.is_empty() || !files.is_empty());
     }
     assert!((1..=4).filter(|number| state(*number).join("drift").exists()).count() >= 2, "what was learned is kept");
+}
+
+/// Root could read any key file at the start, and nobody could at the first SIGHUP.
+#[test]
+fn keys_are_read_as_the_user_who_reads_them_again() {
+    if root().is_none() {
+        return;
+    }
+    let lab = open_lab();
+    let file = lab.path("keys");
+    fs::write(&file, berkeleyd(&["keygen"]).stdout).expect("written");
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("ours");
+    let options = format!("--role slave --user {NOBODY}:{NOBODY} --key-file {}", file.display());
+
+    let mut roots = lab.join("roots", &options);
+    let (code, log, _) = roots.end(&lab);
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("keys: cannot be read: Permission denied") && log.lines().count() == 1, "{log}");
+
+    chown(&file, Some(NOBODY), Some(NOBODY)).expect("ours");
+    let node = lab.join("node", &options);
+    let read = |times| (node.log().matches("authenticating with keys=").count() == times).then_some(());
+    lab.until("it has keys", || read(1));
+    node.signal(Signal::SIGHUP);
+    lab.until("it has read them again", || read(2));
+    assert_eq!(Kernel::of(&node.id().to_string()).text("Seccomp"), "2");
 }
 
 #[test]

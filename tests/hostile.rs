@@ -39,7 +39,7 @@ const NO_FRAMES: [DropReason; 9] = [
     DropReason::OutOfRange,
 ];
 /// Reasons of a slave.
-const OF_A_SLAVE: [DropReason; 11] = [
+const OF_A_SLAVE: [DropReason; 12] = [
     DropReason::WrongRole,
     DropReason::Rival,
     DropReason::VainClaim,
@@ -50,7 +50,18 @@ const OF_A_SLAVE: [DropReason; 11] = [
     DropReason::DuplicateCorrection,
     DropReason::StaleAdjustment,
     DropReason::LateCorrection,
+    DropReason::Contradicted,
     DropReason::TooLarge,
+];
+/// Reasons of a node that has keys: see `authentication.rs` and the tests in `src/auth.rs`.
+const WITH_KEYS: [DropReason; 7] = [
+    DropReason::Unauthenticated,
+    DropReason::UnknownKey,
+    DropReason::ExpiredKey,
+    DropReason::WrongCode,
+    DropReason::Replayed,
+    DropReason::HeldBack,
+    DropReason::Unproven,
 ];
 /// Reasons of a master.
 const OF_A_MASTER: [DropReason; 10] = [
@@ -72,7 +83,8 @@ fn names(reasons: &[DropReason]) -> BTreeSet<&'static str> {
 
 #[test]
 fn every_reason_to_drop_is_tried() {
-    let tried = [names(&NO_FRAMES), names(&OF_A_SLAVE), names(&OF_A_MASTER), names(&[DropReason::NotAPeer])];
+    let others = [DropReason::NotAPeer];
+    let tried = [names(&NO_FRAMES), names(&OF_A_SLAVE), names(&OF_A_MASTER), names(&WITH_KEYS), names(&others)];
     assert_eq!(tried.into_iter().flatten().collect::<BTreeSet<_>>(), names(DropReason::ALL));
 }
 
@@ -313,6 +325,7 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
             correction(&master, 5, Entry { node_incarnation: other_life, ..entry(1) }),
         ),
         (DropReason::WrongRole, &master, master.frame(&Message::Acknowledgement(ACKNOWLEDGED))),
+        (DropReason::Contradicted, &master, correction(&master, 5, entry(1))),
         (
             DropReason::TooLarge,
             &master,
@@ -336,7 +349,8 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
     assert!(slave.log().lines().count() < 20, "{}", slave.log());
 
     // The right one is still taken: nothing that was dropped has left a trace.
-    master.send(address, &correction(&master, 8, entry(1)));
+    let small = Entry { correction: Span::from_micros(50), ..entry(1) };
+    master.send(address, &correction(&master, 8, small));
     lab.until("it is corrected", || (slave.status().adjustment == 2).then_some(()));
     is_over.store(true, Ordering::Relaxed);
     heartbeat.join().expect("the heartbeat ends");

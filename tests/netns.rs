@@ -483,7 +483,9 @@ fn gateways_lead_one_network_by_the_time_of_another() {
     };
     let gateways = [lead(1), lead(2)];
     // Leaves that were there long before them would elect a master.
-    gateways.each_ref().map(|gateway| gateway.address(&lan.lab));
+    for gateway in &gateways {
+        gateway.address(&lan.lab);
+    }
     let root = lan.stand(3, "--domain 1 --inject-offset 40ms --interval 250ms");
     let leaves = [lan.stand(4, "--domain 2 --inject-offset 1s"), lan.stand(5, "--domain 2 --inject-offset -1s")];
     let all = [&gateways[0], &gateways[1], &root, &leaves[0], &leaves[1]];

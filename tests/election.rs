@@ -10,9 +10,10 @@ use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
 use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
-use berkeleyd::protocol::{Announce, Claim, Frame, Header, Heartbeat, Merit, Message, Refusal, Successors};
+use berkeleyd::protocol::{Announce, Claim, Frame, Header, Heartbeat, Join, Merit, Message, Refusal, Successors};
 use berkeleyd::time::{Skew, Span};
 use bytes::BytesMut;
+use support::messages;
 use support::network::{Fault, Network, group};
 
 fn auto(number: u64) -> NodeConfig {
@@ -213,6 +214,31 @@ fn the_first_round_of_a_successor_waits_for_its_first_heir() {
     network.kill(2);
     let gap = first_correction_after_death(&mut network, 0..2);
     assert!(gap < millis(700), "{gap}");
+}
+
+#[test]
+fn only_the_first_in_line_claims() {
+    let claims = |network: &Network| -> Vec<usize> {
+        let of = |index: &usize| {
+            network.members[*index]
+                .events
+                .iter()
+                .any(|event| matches!(event, Event::Claimed { term } if term.get() == 2))
+        };
+        (0..5).filter(of).collect()
+    };
+    let mut network = group_of(5);
+    network.run_until(Span::from_secs(5));
+    network.kill(4);
+    network.run_for(Span::from_secs(2));
+    assert_eq!((claims(&network), masters(&network, 0..4)), (vec![3], vec![3]));
+    // When that one dies, too, the next: it has waited for the first.
+    let mut network = group_of(5);
+    network.run_until(Span::from_secs(5));
+    network.kill(4);
+    network.kill(3);
+    network.run_for(Span::from_secs(2));
+    assert_eq!((claims(&network), masters(&network, 0..3)), (vec![2], vec![2]));
 }
 
 #[test]
@@ -530,8 +556,16 @@ fn terms_leap_no_further_than_they_may() {
     }
     network.run_for(Span::from_secs(3));
     assert_eq!((masters(&network, 0..4), network.members[0].node.term()), (vec![3], Term::new(1)));
-    // A node that knows nothing believes it, and is found again: the master takes the term above.
+    // Nobody tells the master of a term that high, nor a node that knows nothing.
+    let leap = Term::default().get() + (1 << 16) + 2;
+    let join = Join { master: Some((NodeId::new(900), Incarnation::new(99))), ..messages::join() };
+    network.inject(3, stranger(), &frame(901, leap, Message::Join(join)));
     let newcomer = network.start(auto(50), Fault::default());
+    network.inject(newcomer, stranger(), &announce(leap));
+    let out_of_range = |index: usize| network.members[index].node.counters().dropped(DropReason::OutOfRange);
+    assert_eq!([3, newcomer].map(out_of_range), [1; 2]);
+    assert_eq!((network.members[3].node.term(), network.members[newcomer].node.master()), (Term::new(1), None));
+    // A lower one is believed, and found again: the master takes the term above.
     network.inject(newcomer, stranger(), &announce(60_000));
     network.run_for(Span::from_secs(5));
     let term = network.members[newcomer].node.term();

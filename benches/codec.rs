@@ -77,6 +77,7 @@ fn join() -> Frame<'static> {
         master: Some((NodeId::new(12), Incarnation::new(9))),
         merit: Some(Merit::Established),
         corrected_in: Some((Term::new(3), NodeId::new(12))),
+        rate_error: Skew::from_ppm(1),
     }))
 }
 
@@ -208,12 +209,14 @@ by_hand!(PlainJoin, type 5, 120 bytes, {
     master_incarnation: u64 = 56..64,
     corrected_term: u64 = 64..72,
     corrected_master: u64 = 72..80,
-}, reserved [47..48, 80..120], this => this.merit <= 4 && this.corrected_term <= 1 << 48);
+    rate_error: u32 = 80..84,
+}, reserved [47..48, 84..120], this => this.merit <= 4 && this.corrected_term <= 1 << 48);
 by_hand!(PlainLeave, type 6, 48 bytes, { successor: u64 = 40..48 }, reserved [], _this => true);
 by_hand!(PlainAnnounce, type 7, 120 bytes, {
     interval: i64 = 40..48,
     priority: i32 = 48..52,
     merit: u8 = 52..53,
+    heartbeat: u8 = 53..54,
     members: u16 = 54..56,
     successor_1: u64 = 56..64,
     successor_2: u64 = 64..72,
@@ -223,7 +226,10 @@ by_hand!(PlainAnnounce, type 7, 120 bytes, {
     successor_6: u64 = 96..104,
     successor_7: u64 = 104..112,
     successor_8: u64 = 112..120,
-}, reserved [53..54], this => is_span(this.interval) && this.interval > 0 && (1..=4).contains(&this.merit));
+}, reserved [], this => is_span(this.interval)
+    && this.interval > 0
+    && (1..=4).contains(&this.merit)
+    && (10..=100).contains(&this.heartbeat));
 /// The columns for one frame of fixed length.
 macro_rules! columns {
     ($module:ident, $frame:ident, $plain:ident, $len:literal) => {

@@ -149,7 +149,8 @@ impl DisciplinedClock {
         })
     }
 
-    /// How far its rate can be from the ensemble's: what was not known of it at the last correction, and what the oscillator has wandered since.
+    /// How far its rate can be from the ensemble's: what was not known of it at the last correction, and what the oscillator has
+    /// wandered since. [`Skew::MAX`] before the first.
     pub fn rate_error(&self, local: LocalTime) -> Skew {
         self.quality.map_or(Skew::MAX, |quality| {
             let age = (local - quality.reference).abs();

@@ -520,6 +520,7 @@ impl Context {
             master,
             merit: self.merit(now),
             corrected_in: self.corrected_in,
+            rate_error: self.clock.rate_error(now),
         }
     }
 

@@ -580,7 +580,7 @@ impl Master {
 
     /// A candidate answered: it is where it says it is. A former life of it is forgotten, and its burst begins.
     fn admit(&mut self, context: &mut Context, peer: Peer, asked: Asked, response: &Response, now: LocalTime) {
-        let mut member = Member::new(peer, now);
+        let mut member = Member::new(peer, context.clock.rate_error(now), now);
         let ip = peer.address.ip();
         member.weight = context.config.weight(peer.node, Some(ip));
         member.delay_asymmetry = context.config.delay_asymmetry(peer.node, ip);

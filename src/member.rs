@@ -18,10 +18,8 @@ use crate::time::{LocalTime, Offset, Skew, Span, Time, WIRE_LIMIT};
 const BURST: u8 = 8;
 /// Requests in the burst of an heir, whose clock is right and whose rate is known: enough to tell that it is so.
 const SHORT_BURST: u8 = 3;
-/// An heir's clock is likely to stand this close to the master's when that takes over: an ensemble that has settled on a LAN ...
+/// An heir's clock is likely to stand this close to the master's when that takes over: an ensemble that has settled on a LAN.
 const IN_STEP: Span = Span::from_micros(5);
-/// ... and drifts away by this much until it is corrected.
-const OUT_OF_STEP: Skew = Skew::from_ppm(1);
 /// An heir that stands so many times further off, beyond what the measurement leaves open, is none.
 const REFUTED: i64 = 5;
 /// Requests whose answers are still waited for, the late ones of earlier attempts included.
@@ -36,9 +34,12 @@ const PROBATION: u32 = 4;
 const OBEYS_WITHIN: Span = Span::from_micros(1);
 /// A founder that says that its clock ran by more than this in a former life is not believed: no oscillator is worse.
 const LARGEST_MEMORY: Skew = Skew::from_ppm(500);
-/// How well two nodes that are synchronised know each other's rate, as a standard deviation. Two halves of a group that were
+/// How well two nodes that are synchronised know each other's rate at best, as a standard deviation. Two halves of a group that were
 /// apart have rates of their own, some 100 ppb from each other.
 const RATE_ERROR: Skew = Skew::from_ppm(1);
+/// A rate can be wrong by so many standard deviations, as every node says of its own, see `estimator.rs`. Of the two that meet both can
+/// be wrong: the sum of what they say is taken for that of their difference.
+const RATE_SIGMAS: i64 = 4;
 /// And how well when one of them remembers it from a former life: what temperature makes of a quartz.
 const MEMORY_ERROR: Skew = Skew::from_ppm(5);
 /// No bound is so small that less than this matters: what stamps and schedulers make.
@@ -63,6 +64,8 @@ pub struct Peer {
     pub merit: Option<Merit>,
     /// In which mastership its clock was corrected last.
     pub corrected_in: Option<(Term, NodeId)>,
+    /// How far its rate can be from that ensemble's.
+    pub rate_error: Skew,
 }
 
 impl Peer {
@@ -77,6 +80,7 @@ impl Peer {
             priority: join.priority,
             merit: join.merit,
             corrected_in: join.corrected_in,
+            rate_error: join.rate_error,
         }
     }
 
@@ -228,6 +232,8 @@ pub struct Member {
     last_sample: Option<Sample>,
     stamps: StampSource,
     estimator: Estimator,
+    /// How well its rate and the master's agree if both are those of one ensemble, as a standard deviation.
+    rate_error: Skew,
     report: Option<Report>,
     /// What it has to report once it has taken the last correction that was sent to it; `None` before the first.
     ordered: Option<Report>,
@@ -241,13 +247,15 @@ pub struct Member {
 struct Heritage {
     /// When it was taken over.
     since: LocalTime,
+    /// How well its rate agrees with the master's, as a standard deviation.
+    rate_error: Skew,
 }
 
 impl Heritage {
     /// How far from the master's clock it is likely to stand.
     fn deviation(&self, now: LocalTime) -> Span {
         let age = (now - self.since).max(Span::ZERO);
-        IN_STEP + OUT_OF_STEP.over(age)
+        IN_STEP + self.rate_error.over(age)
     }
 
     /// The likeliest offset, when `measured` was found with a standard error of `error` and the clocks were likely in step: between
@@ -264,8 +272,8 @@ impl Heritage {
 }
 
 impl Member {
-    /// A newcomer, about to be asked in a burst.
-    pub fn new(peer: Peer, now: LocalTime) -> Self {
+    /// A newcomer, about to be asked in a burst. `own_rate_error`: how far the master's rate can be from the ensemble's.
+    pub fn new(peer: Peer, own_rate_error: Skew, now: LocalTime) -> Self {
         Self {
             peer,
             asking: Asking::BURST,
@@ -287,6 +295,7 @@ impl Member {
             last_sample: None,
             stamps: StampSource::User,
             estimator: Estimator::new(),
+            rate_error: (peer.rate_error + own_rate_error).part(RATE_SIGMAS),
             report: None,
             ordered: None,
             heritage: None,
@@ -296,7 +305,7 @@ impl Member {
     /// It belonged to the ensemble that the master took over at `now`: it is no newcomer, and has a vote at once.
     pub fn inherit(&mut self, now: LocalTime) {
         self.agreeing = PROBATION;
-        self.heritage = Some(Heritage { since: now });
+        self.heritage = Some(Heritage { since: now, rate_error: self.rate_error });
     }
 
     /// True when it belonged to the ensemble that the master took over.
@@ -411,7 +420,11 @@ impl Member {
     fn recall_skew(&mut self, response: &Response, known_rate: Option<Skew>) {
         let is_sane = response.rate != Skew::ZERO && response.rate.abs() <= LARGEST_MEMORY;
         if let Some(ensemble_rate) = known_rate.filter(|_| is_sane) {
-            let error = if response.is_synchronised { RATE_ERROR } else { MEMORY_ERROR };
+            let error = match self.heritage {
+                Some(heritage) => heritage.rate_error,
+                None if response.is_synchronised => self.rate_error.max(RATE_ERROR),
+                None => MEMORY_ERROR,
+            };
             self.estimator = Estimator::expecting(ensemble_rate.relative_to(response.rate), error);
         }
     }

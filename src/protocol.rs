@@ -160,7 +160,8 @@ pub mod layout {
         field("master_incarnation", 56, 8),
         field("corrected_term", 64, 8),
         field("corrected_master", 72, 8),
-        field("reserved", 80, 40),
+        field("rate_error", 80, 4),
+        field("reserved", 84, 36),
     ];
     /// The body of a leave.
     pub const LEAVE: &[Field] = &[field("successor", 40, 8)];
@@ -377,6 +378,8 @@ pub struct Join {
     pub merit: Option<Merit>,
     /// In which mastership its clock was corrected last; none when it never was.
     pub corrected_in: Option<(Term, NodeId)>,
+    /// How far its clock's rate can be from that ensemble's. Without meaning when it never was corrected.
+    pub rate_error: Skew,
 }
 
 /// What a node brings to a mastership, the better the higher. Priority and number decide among equals.
@@ -825,6 +828,11 @@ const fn flag(set: bool, bit: u16) -> u16 {
     if set { bit } else { 0 }
 }
 
+/// A `rate_error` as it is carried: what is larger than the field stops at its end.
+fn rate_error_carried(error: Skew) -> u32 {
+    u32::try_from(error.as_ppt().max(0)).unwrap_or(u32::MAX)
+}
+
 impl Entry {
     fn decode(bytes: &[u8; ENTRY_LEN]) -> Result<Self, DecodeError> {
         let mut bytes = bytes.as_slice();
@@ -850,7 +858,7 @@ impl Entry {
         out.put_i64(self.rate.as_ppt());
         out.put_i64(carried(self.error_bound));
         // An uncertainty above 4295 ppm says no more than 4295 ppm does: the rate is not known.
-        out.put_u32(u32::try_from(self.rate_error.as_ppt().max(0)).unwrap_or(u32::MAX));
+        out.put_u32(rate_error_carried(self.rate_error));
         out.put_u32(self.adjustment);
         bytes
     }
@@ -942,6 +950,7 @@ impl Join {
             master: (master.get() != 0).then_some((master, incarnation)),
             merit,
             corrected_in: (corrected_master.get() != 0).then_some((corrected_term, corrected_master)),
+            rate_error: Skew::from_ppt(i64::from(body.get_u32())),
         })
     }
 
@@ -957,6 +966,7 @@ impl Join {
         let (corrected_term, corrected_master) = self.corrected_in.unwrap_or_default();
         out.put_u64(corrected_term.get());
         out.put_u64(corrected_master.get());
+        out.put_u32(rate_error_carried(self.rate_error));
     }
 }
 
@@ -1272,8 +1282,15 @@ mod tests {
         is_stamped_near_the_wire: false,
     };
 
-    const JOIN: Join =
-        Join { priority: -1, is_reference: false, hears_group: false, master: None, merit: None, corrected_in: None };
+    const JOIN: Join = Join {
+        priority: -1,
+        is_reference: false,
+        hears_group: false,
+        master: None,
+        merit: None,
+        corrected_in: None,
+        rate_error: Skew::ZERO,
+    };
 
     const ANNOUNCE: Announce = Announce {
         interval: Span::from_secs(1),
@@ -1676,14 +1693,15 @@ mod tests {
     fn joins() -> impl Strategy<Value = Join> {
         let corrected = prop::option::of((0..=Term::LIMIT.get(), 1_u64..));
         let master = prop::option::of((1_u64.., any::<u64>()));
-        (any::<(i32, bool, bool)>(), master, prop::option::of(merits()), corrected).prop_map(
-            |((priority, is_reference, hears_group), master, merit, corrected)| Join {
+        (any::<(i32, bool, bool, u32)>(), master, prop::option::of(merits()), corrected).prop_map(
+            |((priority, is_reference, hears_group, rate_error), master, merit, corrected)| Join {
                 priority,
                 is_reference,
                 hears_group,
                 master: master.map(|(node, life)| (NodeId::new(node), Incarnation::new(life))),
                 merit,
                 corrected_in: corrected.map(|(term, node)| (Term::new(term), NodeId::new(node))),
+                rate_error: Skew::from_ppt(i64::from(rate_error)),
             },
         )
     }

@@ -476,6 +476,18 @@ fn a_clock_of_1986_stands_only_when_nobody_else_does_and_corrects_nobody() {
     alone.start(auto(2), Fault::default());
     alone.run_for(Span::from_secs(4));
     assert!(alone.error(0).abs() < millis(1), "{}", alone.error(0));
+    // Where there are only two, whoever is master of the other.
+    for is_first in [true, false] {
+        let mut two = Network::new();
+        let (first, second) = if is_first { (wrong, Fault::default()) } else { (Fault::default(), wrong) };
+        let master = two.start(auto(9), first);
+        elects(&mut two, 0..1, Span::from_secs(2));
+        let other = two.start(auto(1), second);
+        two.run_for(Span::from_secs(4));
+        for node in [master, other] {
+            assert!(two.error(node).abs() < millis(1), "node {node}: {}", two.error(node));
+        }
+    }
 }
 
 /// It has the highest priority and dies and comes back, again and again, as the only one that could succeed the master.

@@ -91,8 +91,8 @@ BODIES = {
                      t3_late="any", response_flags="any"),
     CORRECTION: Layout("Correction", ">H6x", count="any"),
     ACKNOWLEDGEMENT: Layout("Acknowledgement", ">IB3x", adjustment="any", outcome="outcome"),
-    JOIN: Layout("Join", ">iHBxQQQQ40x", priority="any", join_flags="any", merit="merit", master="any",
-                 master_incarnation="any", corrected_term="term", corrected_master="any"),
+    JOIN: Layout("Join", ">iHBxQQQQI36x", priority="any", join_flags="any", merit="merit", master="any",
+                 master_incarnation="any", corrected_term="term", corrected_master="any", rate_error="any"),
     LEAVE: Layout("Leave", ">Q", successor="any"),
     ANNOUNCE: Layout("Announce", ">qiBBH8Q", interval="interval", priority="any", merit="merit, not 0",
                      heartbeat="heartbeat", members="any",
@@ -232,7 +232,7 @@ class Slave:
         self._silence, self._heartbeat = LEAST_SILENCE, SHORTEST_HEARTBEAT
         self._successors, self._members = (), 0
         self._left_to = None  # whom the master named when it left
-        self._corrected = (0, 0)  # in which term and by which master
+        self._corrected = (0, 0, 0)  # in which term, by which master, and how far the rate can be wrong
         self._last_refusal = float("-inf")
         self._start_joining()
         self._handlers = {REQUEST: self._on_request, CORRECTION: self._on_correction, LEAVE: self._on_leave,
@@ -390,7 +390,7 @@ class Slave:
             self._clock.apply(entry, local, step=outcome == STEPPED)
             self.applied += 1
             self._applied_round, self._applied_outcome = header.round, outcome
-            self._corrected = (self._term, self._master.node)
+            self._corrected = (self._term, self._master.node, entry.rate_error)
         local, system = self._local.with_system()
         self._acknowledge(header.round, outcome)
         self._event("correction", round=header.round, correction_ns=entry.correction, rate_ppt=entry.rate,

@@ -278,6 +278,7 @@ impl Vector {
                         .filter(|node| node.get() != 0)
                         .map(|node| Ok::<_, String>((Term::new(frame.number("corrected_term")?), node)))
                         .transpose()?,
+                    rate_error: frame.skew("rate_error")?,
                 })
             }
             6 => Message::Leave(Leave { successor: somebody(frame, "successor")? }),

@@ -18,7 +18,15 @@ pub fn announce() -> Announce {
 
 /// A slave that never stands, has no master, and does not hear the group.
 pub fn join() -> Join {
-    Join { priority: 0, is_reference: false, hears_group: false, master: None, merit: None, corrected_in: None }
+    Join {
+        priority: 0,
+        is_reference: false,
+        hears_group: false,
+        master: None,
+        merit: None,
+        corrected_in: None,
+        rate_error: Skew::ZERO,
+    }
 }
 
 /// A node that nobody has corrected, whose disciplined clock shows its local one.

@@ -92,6 +92,8 @@ const GATHERING: Span = Span::from_secs(1);
 const YIELD_PAUSE: Span = Span::from_millis(100);
 /// What that one has not answered after this time is forgotten.
 const YIELD_PATIENCE: Span = Span::from_secs(1);
+/// So many members do not jump in one round by chance.
+const FEW: usize = 2;
 /// A master that hears none of so many members any more is probably deaf itself.
 const DESERTED_BY: usize = 2;
 /// Once the ensemble is founded, its clocks agree within this many times the median of their error bounds (or γ, if that is
@@ -580,7 +582,8 @@ impl Master {
 
     /// A candidate answered: it is where it says it is. A former life of it is forgotten, and its burst begins.
     fn admit(&mut self, context: &mut Context, peer: Peer, asked: Asked, response: &Response, now: LocalTime) {
-        let mut member = Member::new(peer, context.clock.rate_error(now), now);
+        let own_rate_error = context.clock.is_corrected().then(|| context.clock.rate_error(now));
+        let mut member = Member::new(peer, own_rate_error, now);
         let ip = peer.address.ip();
         member.weight = context.config.weight(peer.node, Some(ip));
         member.delay_asymmetry = context.config.delay_asymmetry(peer.node, ip);
@@ -855,6 +858,7 @@ impl Master {
         self.is_collecting = false;
         let is_founded = self.stage == Stage::Founded;
         let own = context.clock.target(now);
+        let is_misled = is_founded && self.has_jumped_itself(context);
         self.members.values_mut().for_each(|member| member.check_heritage(now, own));
         let measured: Vec<(NodeId, Measured)> = self
             .members
@@ -868,7 +872,7 @@ impl Master {
         if !is_founded {
             self.round = self.round.next();
         }
-        let mut readings = vec![self.own_reading(context, own, &measured)];
+        let mut readings = vec![self.own_reading(context, own, &measured, is_misled)];
         readings.extend(measured.iter().filter_map(|(node, measured)| {
             let reading = self.members.get(node)?.reading(measured, own, is_founded);
             // Below a submaster nobody has a vote, whatever its sources.
@@ -952,15 +956,27 @@ impl Master {
         is_reached
     }
 
-    /// The master's own clock among the others: its offset is zero.
-    fn own_reading(&self, context: &Context, own: Time, measured: &[(NodeId, Measured)]) -> Reading {
+    /// True when the local clocks of most members seem to have jumped in this round: then it was the master's own. They keep their
+    /// votes and it has none, or one oscillator's jump would draw the whole ensemble along.
+    fn has_jumped_itself(&mut self, context: &mut Context) -> bool {
+        let jumped = self.members.values().filter(|member| member.has_jumped()).count();
+        let is_own = jumped >= FEW && 2 * jumped > self.answering();
+        if is_own {
+            self.members.values_mut().for_each(Member::keep_trust);
+            context.tell(Event::LocalClockJumped { node: context.config.node_id });
+        }
+        is_own
+    }
+
+    /// The master's own clock among the others: its offset is zero. `is_misled`: its local clock has just jumped.
+    fn own_reading(&self, context: &Context, own: Time, measured: &[(NodeId, Measured)], is_misled: bool) -> Reading {
         // A master that has just started, among slaves that belong to an ensemble already, is a newcomer itself: its
         // mastership is new, their time is not.
         let is_among_established = !context.clock.is_corrected()
             && measured.iter().any(|(node, _)| self.members.get(node).is_some_and(Member::is_synchronised));
         let standing = if context.config.is_reference || context.config.upper.is_some() {
             Standing::Reference
-        } else if is_among_established {
+        } else if is_among_established || is_misled {
             Standing::Newcomer
         } else if is_plausible(own) {
             Standing::Member

@@ -193,6 +193,17 @@ pub enum BadResponse {
     Implausible,
 }
 
+/// What a member has earned, and loses when its local clock jumps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trust {
+    /// Rounds in a row within γ.
+    agreeing: u32,
+    /// What was known of its oscillator when it was last counted; `None` when it was not counted since.
+    counted_with: Option<Estimate>,
+    /// It was a member of the ensemble that the master took over.
+    heritage: Option<Heritage>,
+}
+
 /// One slave of a master.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -220,10 +231,9 @@ pub struct Member {
     pub last_offset: Option<Offset>,
     /// It has answered since the round began, and the answer made sense.
     is_fresh: bool,
-    /// Rounds in a row within γ.
-    agreeing: u32,
-    /// What was known of its oscillator when it was last counted; `None` when it was not counted since.
-    counted_with: Option<Estimate>,
+    trust: Trust,
+    /// What it had earned before its local clock seemed to jump in this round.
+    trust_before_jump: Option<Trust>,
     unanswered: Vec<Asked>,
     /// The exchange that was answered last, by the t1 on the wire.
     answered: Option<Answered>,
@@ -237,8 +247,6 @@ pub struct Member {
     report: Option<Report>,
     /// What it has to report once it has taken the last correction that was sent to it; `None` before the first.
     ordered: Option<Report>,
-    /// It was a member of the ensemble that the master took over.
-    heritage: Option<Heritage>,
 }
 
 /// What a new master knows of an heir before it has measured anything: both keep the time of the same ensemble. (How its oscillator
@@ -272,8 +280,10 @@ impl Heritage {
 }
 
 impl Member {
-    /// A newcomer, about to be asked in a burst. `own_rate_error`: how far the master's rate can be from the ensemble's.
-    pub fn new(peer: Peer, own_rate_error: Skew, now: LocalTime) -> Self {
+    /// A newcomer, about to be asked in a burst. `own_rate_error`: how far the master's rate can be from the ensemble's; `None` when it
+    /// was not corrected in this life, and can at best remember it.
+    pub fn new(peer: Peer, own_rate_error: Option<Skew>, now: LocalTime) -> Self {
+        let of_both = own_rate_error.map(|own| (peer.rate_error + own).part(RATE_SIGMAS));
         Self {
             peer,
             asking: Asking::BURST,
@@ -287,39 +297,38 @@ impl Member {
             verdict: None,
             last_offset: None,
             is_fresh: false,
-            agreeing: 0,
-            counted_with: None,
+            trust: Trust::default(),
+            trust_before_jump: None,
             unanswered: Vec::with_capacity(UNANSWERED),
             answered: None,
             held: None,
             last_sample: None,
             stamps: StampSource::User,
             estimator: Estimator::new(),
-            rate_error: (peer.rate_error + own_rate_error).part(RATE_SIGMAS),
+            rate_error: of_both.unwrap_or(peer.rate_error.part(RATE_SIGMAS) + MEMORY_ERROR),
             report: None,
             ordered: None,
-            heritage: None,
         }
     }
 
     /// It belonged to the ensemble that the master took over at `now`: it is no newcomer, and has a vote at once.
     pub fn inherit(&mut self, now: LocalTime) {
-        self.agreeing = PROBATION;
-        self.heritage = Some(Heritage { since: now, rate_error: self.rate_error });
+        self.trust.agreeing = PROBATION;
+        self.trust.heritage = Some(Heritage { since: now, rate_error: self.rate_error });
     }
 
     /// True when it belonged to the ensemble that the master took over.
     pub fn is_heir(&self) -> bool {
-        self.heritage.is_some()
+        self.trust.heritage.is_some()
     }
 
     /// Looks whether it is the heir that it said it was, when the master's own target at `now` is `own`.
     pub fn check_heritage(&mut self, now: LocalTime, own: Time) {
-        if let (Some(heritage), Some(found)) = (self.heritage, self.found(now, own))
+        if let (Some(heritage), Some(found)) = (self.trust.heritage, self.found(now, own))
             && heritage.is_refuted(found.offset.ahead(), found.estimate.error_bound, now)
         {
-            self.heritage = None;
-            self.agreeing = 0;
+            self.trust.heritage = None;
+            self.trust.agreeing = 0;
         }
     }
 
@@ -354,10 +363,11 @@ impl Member {
     /// become silent.
     pub fn begin_round(&mut self) -> bool {
         self.delivery = None;
+        self.trust_before_jump = None;
         self.missed = if self.is_fresh { 0 } else { self.missed.saturating_add(1) };
         self.is_fresh = false;
         if self.is_silent() {
-            self.agreeing = 0;
+            self.trust.agreeing = 0;
         }
         self.missed == SILENT_ROUNDS
     }
@@ -409,10 +419,26 @@ impl Member {
         if earlier != Some(Judgement::Restarted) && judgement != Judgement::Restarted {
             return Ok(judgement);
         }
-        self.agreeing = 0;
-        self.counted_with = None;
-        self.heritage = None;
+        self.trust_before_jump = Some(std::mem::take(&mut self.trust));
         Ok(Judgement::Restarted)
+    }
+
+    /// True when its local clock seems to have jumped in this round.
+    pub fn has_jumped(&self) -> bool {
+        self.trust_before_jump.is_some()
+    }
+
+    /// It was the master's clock that jumped: this one has lost nothing. A jump says nothing of rates either; what was known of them is
+    /// taken up again, or the noise of the first samples would become the ensemble's rate.
+    pub fn keep_trust(&mut self) {
+        let Some(trust) = self.trust_before_jump.take() else {
+            return;
+        };
+        self.trust = trust;
+        if let (Some(counted), Some(sample)) = (trust.counted_with, self.last_sample) {
+            self.estimator = Estimator::expecting(counted.skew, counted.skew_error.part(RATE_SIGMAS));
+            self.estimator.push(sample);
+        }
     }
 
     /// Two clocks that know their ensemble's rate know each other's: a new master need not measure again what the old one did, and a
@@ -420,7 +446,7 @@ impl Member {
     fn recall_skew(&mut self, response: &Response, known_rate: Option<Skew>) {
         let is_sane = response.rate != Skew::ZERO && response.rate.abs() <= LARGEST_MEMORY;
         if let Some(ensemble_rate) = known_rate.filter(|_| is_sane) {
-            let error = match self.heritage {
+            let error = match self.trust.heritage {
                 Some(heritage) => heritage.rate_error,
                 None if response.is_synchronised => self.rate_error.max(RATE_ERROR),
                 None => MEMORY_ERROR,
@@ -510,7 +536,7 @@ impl Member {
     /// The same, however old its last answer is; `None` before the first.
     pub fn extrapolated(&self, now: LocalTime, own: Time) -> Option<Measured> {
         let found = self.found(now, own)?;
-        let Some(heritage) = self.heritage else {
+        let Some(heritage) = self.trust.heritage else {
             return Some(found);
         };
         let Measured { local, offset, estimate } = found;
@@ -535,7 +561,7 @@ impl Member {
     pub fn reading(&self, measured: &Measured, own: Time, founded: bool) -> Reading {
         let standing = if self.peer.is_reference {
             Standing::Reference
-        } else if founded && (self.agreeing < PROBATION || !self.obeys(measured)) {
+        } else if founded && (self.trust.agreeing < PROBATION || !self.obeys(measured)) {
             Standing::Newcomer
         } else if !is_plausible(own + measured.offset.ahead()) {
             Standing::Implausible
@@ -556,9 +582,9 @@ impl Member {
         is_founder: bool,
     ) -> bool {
         let agrees = self.obeys(measured) && measured.offset.distance(ensemble) <= gamma;
-        self.agreeing = match (is_founder, agrees) {
+        self.trust.agreeing = match (is_founder, agrees) {
             (true, _) => PROBATION,
-            (false, true) => self.agreeing.saturating_add(1),
+            (false, true) => self.trust.agreeing.saturating_add(1),
             (false, false) => 0,
         };
         self.last_offset = Some(measured.offset);
@@ -584,10 +610,10 @@ impl Member {
         ensemble_rate: Skew,
     ) -> Option<Skew> {
         if !is_counted {
-            self.counted_with = None;
+            self.trust.counted_with = None;
             return None;
         }
-        let before = self.counted_with.replace(*estimate);
+        let before = self.trust.counted_with.replace(*estimate);
         Some(match (self.report, before) {
             (Some(report), _) if self.peer.is_reference => report.rate.on_top_of(estimate.skew) - ensemble_rate,
             (Some(report), None) if is_founder => {

@@ -138,6 +138,21 @@ fn a_node_that_starts_afresh_keeps_its_rate_and_is_stepped_back() {
 }
 
 #[test]
+fn a_master_whose_oscillator_jumps_comes_back_and_draws_nobody_along() {
+    for jump in [10, 150].map(Span::from_millis) {
+        let mut network = ensemble(&off_by(&[Span::ZERO; 5]));
+        network.run_until(Span::from_secs(60));
+        let before = network.error(1);
+        network.jump(MASTER, jump);
+        network.run_for(Span::from_secs(400));
+        for index in 0..5 {
+            let moved = network.error(index) - before;
+            assert!(moved.abs() < Span::from_micros(200), "{jump}: node {index} is {moved} away");
+        }
+    }
+}
+
+#[test]
 fn a_master_that_starts_again_goes_on_at_the_rate_that_all_remember() {
     let drifts = [0, 100, 60, -40];
     let faults: Vec<Fault> =

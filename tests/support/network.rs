@@ -143,6 +143,11 @@ impl Network {
         self.flush(index);
     }
 
+    /// The node's oscillator jumps; it is not told.
+    pub fn jump(&mut self, index: usize, by: Span) {
+        self.members[index].zero += by.as_nanos();
+    }
+
     /// The node stops without a word.
     pub fn kill(&mut self, index: usize) {
         self.members[index].alive = false;

@@ -51,12 +51,16 @@ class Node:
         self.process.send_signal(with_signal)
 
 
-def wait(holds):
+def wait(nodes, holds):
+    """Until it holds of each of these nodes."""
     deadline = time.monotonic() + PATIENCE
-    while not holds():
-        if time.monotonic() > deadline:
-            raise SystemExit("it does not come about")
-        time.sleep(0.001)
+    for node in nodes:
+        while not holds(node):
+            if time.monotonic() > deadline:
+                keys = ("node_id", "role", "term", "master_id", "round", "adjustment")
+                known = [[status[key] for key in keys] for status in (node.status() for node in nodes) if status]
+                raise SystemExit(f"not within {PATIENCE} s of node {node.number}; {keys}: {known}")
+            time.sleep(0.001)
 
 
 def corrected_by(node, former, before):
@@ -80,6 +84,7 @@ def ip(arguments):
 def make_namespaces():
     """One for each node, on one switch; they go with the namespaces that this process was started in."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    ip("link set lo up")
     ip("link add switch type bridge mcast_snooping 0")
     ip("link set switch up")
     for number in range(1, NODES + 1):
@@ -93,7 +98,7 @@ def make_namespaces():
 
 def run(binary, has_namespaces, how):
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("0.0.0.0", 0))
+        probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         arguments = ["--group", f"239.255.5.25:{port}", "--domain", str(random.randrange(1, 2 ** 32))]
         if has_namespaces:
@@ -107,8 +112,7 @@ def run(binary, has_namespaces, how):
         began = time.monotonic()
         nodes = [Node(launcher(number), pathlib.Path(directory), number, arguments) for number in range(1, NODES + 1)]
         try:
-            for node in nodes:
-                wait(lambda node=node: corrected_by(node, None, 0))
+            wait(nodes, lambda node: corrected_by(node, None, 0))
             start = time.monotonic() - began
             time.sleep(3 + random.random())
             masters = [status["node_id"] for status in (node.status() for node in nodes) if status["role"] == "master"]
@@ -117,8 +121,7 @@ def run(binary, has_namespaces, how):
             before = {node.number: node.status()["adjustment"] for node in left}
             began = time.monotonic()
             nodes[masters[0] - 1].end(how)
-            for node in left:
-                wait(lambda node=node: corrected_by(node, masters[0], before[node.number]))
+            wait(left, lambda node: corrected_by(node, masters[0], before[node.number]))
             gap = time.monotonic() - began
             spreads = []
             while time.monotonic() < began + 3:

@@ -78,6 +78,8 @@ pub enum AuthError {
     Expired(KeyId),
     /// The code is not one that our key with this number makes.
     WrongCode(KeyId),
+    /// We hold no keys at all.
+    NoKeys(KeyId),
 }
 
 impl fmt::Display for AuthError {
@@ -88,11 +90,20 @@ impl fmt::Display for AuthError {
             Self::UnknownKey(id) => write!(f, "authenticated with key {id}, which is not in the key file"),
             Self::Expired(id) => write!(f, "authenticated with key {id}, which has expired"),
             Self::WrongCode(id) => write!(f, "not authenticated with our key {id}: it is forged, or the key differs"),
+            Self::NoKeys(id) => write!(f, "authenticated with key {id}, and this node has no keys (--key-file)"),
         }
     }
 }
 
 impl std::error::Error for AuthError {}
+
+impl AuthError {
+    /// What a node without keys makes of a frame that it cannot decode; `None` when keys would not help.
+    pub fn without_keys(datagram: &[u8], error: &DecodeError) -> Option<Self> {
+        let (_, trailer) = protocol::split_trailer(datagram).ok()??;
+        (*error == DecodeError::Authenticated).then_some(Self::NoKeys(KeyId::new(trailer.key_id)))
+    }
+}
 
 impl KeyRing {
     /// Makes an authenticated frame of an encoded one, for one life of a node or whoever hears it. `time`: of the disciplined clock, `None` when that is not synchronised.

@@ -119,6 +119,7 @@ impl From<&AuthError> for DropReason {
             AuthError::UnknownKey(_) => Self::UnknownKey,
             AuthError::Expired(_) => Self::ExpiredKey,
             AuthError::WrongCode(_) => Self::WrongCode,
+            AuthError::NoKeys(_) => Self::Authenticated,
         }
     }
 }

@@ -24,13 +24,13 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, geteuid};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use toml::value::{Datetime, Offset};
@@ -64,8 +64,7 @@ impl KeyFile {
     /// # Errors
     /// As [`load`].
     pub fn load(path: PathBuf) -> Result<Self, String> {
-        let now = LocalClock::new(Skew::ZERO).map_err(|error| error.to_string())?.pair().system;
-        Ok(Self { keys: load(&path, now)?, path })
+        Ok(Self { keys: load_now(&path, geteuid())?, path })
     }
 
     /// Reads it again.
@@ -77,21 +76,36 @@ impl KeyFile {
     }
 }
 
-/// Reads the keys in a file that nobody else can read. `now`: by the machine's clock.
+/// What `reader` finds in a file by the machine's clock.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_now(path: &Path, reader: Uid) -> Result<KeyRing, String> {
+    let now = LocalClock::new(Skew::ZERO).map_err(|error| error.to_string())?.pair().system;
+    load(path, reader, now)
+}
+
+/// Reads the keys in a file that nobody but `reader` can read. `now`: by the machine's clock.
 ///
 /// # Errors
 /// Which file, where in it, and what is wrong, in one line: that of the first mistake.
-pub fn load(path: &Path, now: Time) -> Result<KeyRing, String> {
-    parse(&path.display().to_string(), &text_of(path)?, now)
+pub fn load(path: &Path, reader: Uid, now: Time) -> Result<KeyRing, String> {
+    parse(&path.display().to_string(), &text_of(path, reader)?, now)
 }
 
-/// The text of a file that nobody else can read.
+/// The text of a file that nobody but `reader` can read.
 ///
 /// # Errors
 /// Which file, and why not.
-pub fn text_of(path: &Path) -> Result<Zeroizing<String>, String> {
+pub fn text_of(path: &Path, reader: Uid) -> Result<Zeroizing<String>, String> {
     let file = path.display();
-    let cannot = |error| format!("{file}: cannot be read: {error}");
+    let cannot = |error: io::Error| {
+        // Root's file, most likely, and nobody is root any more.
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return format!("{file}: user {} may not read it: chown it to that user", geteuid());
+        }
+        format!("{file}: cannot be read: {error}")
+    };
     // Opening a pipe that nobody writes to would wait for ever.
     let flags = OFlag::O_NONBLOCK.bits();
     let mut opened = File::options().read(true).custom_flags(flags).open(path).map_err(cannot)?;
@@ -105,9 +119,10 @@ pub fn text_of(path: &Path) -> Result<Zeroizing<String>, String> {
             "{file}: others may use it (its mode is {mode:04o}): chmod 600 it, if nobody has read it yet"
         ));
     }
-    let (owner, own) = (metadata.uid(), geteuid().as_raw());
-    if owner != own && owner != 0 {
-        return Err(format!("{file}: belongs to user {owner}, but must belong to root or to user {own}, who reads it"));
+    let owner = Uid::from_raw(metadata.uid());
+    // Root's file, which nobody else can use, is unreadable to another user.
+    if owner != reader {
+        return Err(format!("{file}: belongs to user {owner}, but must belong to user {reader}, who reads it"));
     }
     // As large as it can be from the start: growing would leave copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SIZE + 1));
@@ -419,7 +434,7 @@ mod tests {
         let (file, link) = (dir.path().join("keys"), dir.path().join("link"));
         fs::write(&file, key("id = 1")).unwrap();
         symlink(&file, &link).unwrap();
-        let load = |path: &Path| load(path, Time::from_nanos(0)).map(|ring| ring.keys().len());
+        let load = |path: &Path| load(path, geteuid(), Time::from_nanos(0)).map(|ring| ring.keys().len());
         let mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         for refused in [0o644, 0o640, 0o604, 0o620, 0o601, 0o777] {
             mode(refused);
@@ -446,16 +461,24 @@ mod tests {
             return;
         }
         std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
-        let expected = "belongs to user 65534, but must belong to root or to user 0, who reads it";
-        let found = load(&path, Time::from_nanos(0)).expect_err("refused");
+        let expected = "belongs to user 65534, but must belong to user 0, who reads it";
+        let found = load(&path, geteuid(), Time::from_nanos(0)).expect_err("refused");
         assert_eq!(found, format!("{}: {expected}", path.display()));
+        // It is the file of whom the node will be.
+        let load_for_it = || load(&path, Uid::from_raw(65_534), Time::from_nanos(0)).map(|ring| ring.keys().len());
+        assert_eq!(load_for_it(), Ok(1));
+        std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        assert!(
+            load_for_it()
+                .is_err_and(|found| found.ends_with("belongs to user 0, but must belong to user 65534, who reads it"))
+        );
     }
 
     #[test]
     fn what_is_no_key_file_is_refused() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("keys");
-        let refusal = || load(&path, Time::from_nanos(0)).map(drop).expect_err("refused");
+        let refusal = || load(&path, geteuid(), Time::from_nanos(0)).map(drop).expect_err("refused");
         assert!(refusal().starts_with(&format!("{}: cannot be read: No such file", path.display())));
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(refusal(), format!("{}: not a regular file", path.display()), "and nobody waits for a writer");

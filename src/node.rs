@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 
+use crate::auth::AuthError;
 use crate::clock::DisciplinedClock;
 use crate::config::{NodeConfig, Role};
 use crate::context::{Arrival, Context, Event, Outgoing, Upper};
@@ -266,7 +267,15 @@ impl Node {
         }
         let node = config.node_id;
         let (frame, is_fresh) = match &mut self.guard {
-            None => (Frame::decode(datagram).map_err(|error| DropReason::from(&error))?, true),
+            None => match Frame::decode(datagram) {
+                Ok(frame) => (frame, true),
+                Err(fault) => {
+                    if let Some(error) = AuthError::without_keys(datagram, &fault) {
+                        self.context.tell(Event::NotAuthentic { from, error });
+                    }
+                    return Err(DropReason::from(&fault));
+                }
+            },
             Some(guard) => match guard.admit(datagram, stamp.at, self.context.known_time(now)) {
                 Ok(admitted) => admitted,
                 Err(Refused::Dropped(reason)) => return Err(reason),

@@ -94,7 +94,7 @@ impl fmt::Display for UserName {
 
 impl UserName {
     /// The numbers.
-    fn look_up(&self) -> Result<Owner, PrivilegeError> {
+    pub(crate) fn look_up(&self) -> Result<Owner, PrivilegeError> {
         match self {
             Self::Numbers(owner) => Ok(*owner),
             Self::Name(name) => match User::from_name(name) {

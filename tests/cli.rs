@@ -280,11 +280,38 @@ fn write_secret(file: &Path, text: impl AsRef<[u8]>) {
 }
 
 #[test]
+fn check_config_reads_the_key_files_as_well() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [config, upper, lower] = ["config.toml", "upper.keys", "lower.keys"].map(|name| dir.path().join(name));
+    let check = |text: String| {
+        fs::write(&config, text).expect("written");
+        let output = berkeleyd(&["check-config", config.to_str().expect("UTF-8")]);
+        assert!(output.stdout.is_empty());
+        (output.status.code(), stderr(&output))
+    };
+    let one = format!("key-file = {lower:?}\n");
+    let both = format!("{one}role = 'master'\nupper-domain = 1\ndomain = 2\nupper-key-file = {upper:?}\n");
+    let sound = "[[key]]\nid = 1\nkey = '00112233445566778899aabbccddeeff'\n";
+    let (code, text) = check(both.clone());
+    assert!(code == Some(2) && text.lines().count() == 2 && text.contains("upper.keys: cannot be read: "), "{text}");
+    write_secret(&upper, sound);
+    write_secret(&lower, sound.repeat(2));
+    assert_eq!(check(both.clone()), (Some(2), format!("{}:5:6: there is a key 1 already\n", lower.display())));
+    // One file for both domains is complained of once.
+    assert_eq!(check(both.replace("upper.keys", "lower.keys")).1.lines().count(), 1);
+    write_secret(&lower, sound);
+    assert_eq!(check(both), (Some(0), String::new()));
+    assert_eq!(check(one.clone()), (Some(0), String::new()));
+    let (code, text) = check(format!("{one}user = 'nobody has this name'\n"));
+    assert!(code == Some(2) && text.contains("--user: there is no user nobody has this name"), "{text}");
+}
+
+#[test]
 fn keygen_makes_a_key_file_and_adds_to_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("keys");
     let keys = || {
-        let ring = key_file::load(&file, Time::default()).expect("a key file");
+        let ring = key_file::load(&file, nix::unistd::geteuid(), Time::default()).expect("a key file");
         ring.keys().map(|(id, lifetime)| (id.get(), lifetime.send_from)).collect::<Vec<_>>()
     };
     let keygen = |arguments: &[&str]| {

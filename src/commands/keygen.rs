@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use nix::unistd::geteuid;
 use toml::value::Datetime;
 use zeroize::Zeroizing;
 
@@ -92,7 +93,7 @@ const BEFORE_ALL: Time = Time::from_nanos(i64::MIN);
 
 /// The text of a key file, and the highest number in it. `wanted`: a number that must be free.
 fn former_keys(path: &Path, wanted: Option<u32>) -> Result<(Zeroizing<String>, u32), String> {
-    let text = key_file::text_of(path)?;
+    let text = key_file::text_of(path, geteuid())?;
     let ring = key_file::parse(&path.display().to_string(), &text, BEFORE_ALL)?;
     let numbers = || ring.keys().map(|(id, _)| id);
     match wanted.map(KeyId::new).filter(|wanted| numbers().any(|id| id == *wanted)) {

@@ -16,6 +16,8 @@ import sys
 import time
 from collections import namedtuple
 
+from peer_keys import Dropped, Guard
+
 MAGIC = b"BK"
 VERSION = 1
 REQUEST, RESPONSE, CORRECTION, ACKNOWLEDGEMENT, JOIN, LEAVE, ANNOUNCE, CLAIM, REFUSAL = range(1, 10)
@@ -56,14 +58,6 @@ RANGES = {
 }
 
 
-class Dropped(Exception):
-    """Something received is dropped; `reason` is the document's name of the counter."""
-
-    def __init__(self, reason):
-        super().__init__(reason)
-        self.reason = reason
-
-
 class Layout:
     """A fixed run of fields: how they are packed, what they are called and which values they may have."""
 
@@ -101,9 +95,10 @@ BODIES = {
     REFUSAL: Layout("Refusal", ">Q", master="any"),
 }
 
-Frame = namedtuple("Frame", "header body entries")
+Frame = namedtuple("Frame", "header body entries trailer")
 Master = namedtuple("Master", "node incarnation address")
 HANDOVER = 1 << 0  # claim_flags
+FOR_ONE = (REQUEST, RESPONSE, ACKNOWLEDGEMENT, REFUSAL)  # a trailer has to name whom they are for
 
 
 def encode(kind, domain, round_, term, sender, incarnation, *values):
@@ -114,8 +109,8 @@ def encode(kind, domain, round_, term, sender, incarnation, *values):
     return header + layout.struct.pack(*values)
 
 
-def decode(data, domain):
-    """The frame in a datagram, checked in the order of section 6; raises Dropped."""
+def decode(data, domain, guard=None):
+    """The frame in a datagram, checked in the order of section 6; raises Dropped. `guard` holds the keys, if there are any."""
     if len(data) >= 12 and data[:2] == MAGIC and int.from_bytes(data[8:12], "big") != domain:
         raise Dropped("other_domain")
     if len(data) < HEADER.size:
@@ -125,6 +120,7 @@ def decode(data, domain):
         raise Dropped("magic")
     if header.version != VERSION:
         raise Dropped("version")
+    trailer = guard.check(data) if guard else None
     layout = BODIES.get(header.type)
     if layout is None:
         raise Dropped("type")
@@ -139,12 +135,12 @@ def decode(data, domain):
         raise Dropped("length")
     if header.type == CORRECTION and not 1 <= count <= MAX_ENTRIES:
         raise Dropped("count")
-    if authenticated:
+    if authenticated and not guard:
         raise Dropped("authenticated")
     entries = [ENTRY.unpack(data, offset) for offset in range(first_entry, end, ENTRY.size)]
     if not (HEADER.valid(header) and layout.valid(body) and all(map(ENTRY.valid, entries))):
         raise Dropped("out_of_range")
-    return Frame(header, body, entries)
+    return Frame(header, body, entries, trailer)
 
 
 class LocalClock:
@@ -211,17 +207,20 @@ class DisciplinedClock:
 class Slave:
     """The slave's side of the protocol, on a bound UDP socket.
 
-    `peers` are the configured peers, `emit` is called with each event, `timer` tells seconds to the timers.
+    `peers` are the configured peers, `emit` is called with each event, `timer` tells seconds to the timers, `key` is a number and 16 bytes.
     """
 
     priority = 0
 
     def __init__(self, sock, peers, emit, domain=0, node=None, clock_offset=0, drift_ppt=0, limit=2**60,
-                 timer=time.monotonic):
+                 timer=time.monotonic, key=None):
         self._socket, self._peers, self._emit, self._timer = sock, peers, emit, timer
         self._domain, self._limit = domain, limit
         self.node = node or draw_identity()
         self.incarnation = draw_identity()
+        self._guard = Guard(*key, self.incarnation) if key else None
+        self._is_fresh = True  # the frame that is handled was certainly sent in this life
+        self._departure = (0, LATE_NOT_KNOWN)  # t1 of the last response, and how long after its t3 it was sent
         self._local = LocalClock(drift_ppt)
         local, system = self._local.with_system()
         self._clock = DisciplinedClock(local, system + clock_offset)
@@ -270,7 +269,10 @@ class Slave:
         if not self._joining and now >= self._next_timer():
             self._lose_master("silent")
         if self._joining and now >= self._next_timer():
-            self._join(self._peers if self._is_lost() else [self._master.address])
+            if self._is_lost():
+                self._join(self._peers)
+            else:
+                self._join([self._master.address], self._master.incarnation)
             self._next_join = now + self._join_delay
             self._join_delay = min(2 * self._join_delay, LAST_JOIN_DELAY)
 
@@ -280,12 +282,15 @@ class Slave:
         return self._heard + self._silence
 
     def _handle(self, data, address, arrival):
-        frame = decode(data, self._domain)
+        frame = decode(data, self._domain, self._guard)
         header = frame.header
         if header.sender == self.node:
             raise Dropped("own_frame" if header.incarnation == self.incarnation else "duplicate_node_id")
         if address not in self._peers:
             raise Dropped("not_a_peer")
+        if self._guard:
+            life = header.sender, header.incarnation
+            self._is_fresh = self._guard.admit(life, *frame.trailer, header.type in FOR_ONE, arrival)
         anybodys = self._anybodys.get(header.type)
         if anybodys is not None:
             return anybodys(frame, address)
@@ -307,10 +312,10 @@ class Slave:
             raise Dropped("wrong_role")
         if self._alive() and header.sender != self._master.node:
             if len(self._successors) < SUCCESSORS or self.node in self._successors:
-                self._refuse(address, self._master.node)
+                self._refuse(address, header, self._master.node)
             raise Dropped("vain_claim")
         if header.term <= self._term:
-            self._refuse(address, 0)
+            self._refuse(address, header, 0)
             raise Dropped("stale_term")
 
     def _on_join(self, frame, address):
@@ -319,10 +324,10 @@ class Slave:
     def _on_refusal(self, frame, address):
         raise Dropped("unsolicited")
 
-    def _refuse(self, address, master):
+    def _refuse(self, address, claimant, master):
         if self._timer() - self._last_refusal >= REFUSAL_SPACING:
             self._last_refusal = self._timer()
-            self._send(address, REFUSAL, 0, master)
+            self._send(address, REFUSAL, 0, master, recipient=claimant.incarnation)
 
     def _check_master(self, header, address):
         """Lets pass what the followed master sent, and follows a new one; raises Dropped for all others."""
@@ -334,6 +339,9 @@ class Slave:
                 raise Dropped("out_of_range")
             if self._master and sender.node != self._master.node and self._alive():
                 raise Dropped("rival")
+            if not self._is_fresh:
+                self._join_if_due(sender)
+                raise Dropped("unproven")
             self._master, self._term = sender, header.term
             self._applied_round = 0
             self._silence, self._heartbeat = LEAST_SILENCE, SHORTEST_HEARTBEAT
@@ -343,7 +351,7 @@ class Slave:
             self._event("following", master=sender.node, master_incarnation=sender.incarnation, term=self._term)
         elif header.term < self._term or sender != self._master:
             if header.type == ANNOUNCE and (self._is_lost() or sender.node == self._master.node):
-                self._join_if_due(address)
+                self._join_if_due(sender)
             raise Dropped("stale_term")
         self._left_to = None
 
@@ -353,7 +361,10 @@ class Slave:
         t3 = self._local.now()
         self._send(self._master.address, RESPONSE, header.round, t1, arrival, t3, clock.read(t3) - t3, clock.slew(t3),
                    clock.rate, clock.error_bound(t3), self._adjustment(), self._applied_round,
-                   0, LATE_NOT_KNOWN, SYNCHRONISED if self.applied else 0)
+                   *self._departure, SYNCHRONISED if self.applied else 0, recipient=header.incarnation)
+        if self._guard:
+            # Making a code takes a millisecond here: the next response tells.
+            self._departure = (t1, min(self._local.now() - t3, LATE_NOT_KNOWN))
         self._asked = self._timer()
         if self._joining:
             self._joining = False
@@ -413,7 +424,7 @@ class Slave:
         if not self._applied_round:
             patience = JOIN_SPACING
         if self._timer() - self._asked >= patience:
-            self._join_if_due(self._master.address)
+            self._join_if_due(self._master)
 
     def _is_lost(self):
         """True when no master is heard."""
@@ -427,14 +438,15 @@ class Slave:
         self._start_joining()
         self._event("lost", reason=why)
 
-    def _join_if_due(self, address):
+    def _join_if_due(self, master):
         if self._timer() - self._last_join >= JOIN_SPACING:
-            self._join([address])
+            self._join([master.address], master.incarnation)
 
-    def _join(self, addresses):
+    def _join(self, addresses, recipient=0):
         node, incarnation = self._master[:2] if self._master else (0, 0)
         for address in addresses:
-            self._send(address, JOIN, 0, self.priority, 0, self._merit(), node, incarnation, *self._corrected)
+            self._send(address, JOIN, 0, self.priority, 0, self._merit(), node, incarnation, *self._corrected,
+                       recipient=recipient)
         self._last_join = self._timer()
 
     def _merit(self):
@@ -442,19 +454,21 @@ class Slave:
         return 0
 
     def _acknowledge(self, round_, outcome):
-        self._send(self._master.address, ACKNOWLEDGEMENT, round_, self._adjustment(), outcome)
+        self._send(self._master.address, ACKNOWLEDGEMENT, round_, self._adjustment(), outcome,
+                   recipient=self._master.incarnation)
 
     def _leave(self):
         if self._master:
-            self._send(self._master.address, LEAVE, 0, 0)
+            self._send(self._master.address, LEAVE, 0, 0, recipient=self._master.incarnation)
             self._event("left")
 
     def _adjustment(self):
         return self.applied % 2**32
 
-    def _send(self, address, kind, round_, *values):
-        self._socket.sendto(
-            encode(kind, self._domain, round_, self._term, self.node, self.incarnation, *values), address)
+    def _send(self, address, kind, round_, *values, recipient=0):
+        """`recipient` is the incarnation that a frame is for; it is told to those who have keys."""
+        data = encode(kind, self._domain, round_, self._term, self.node, self.incarnation, *values)
+        self._socket.sendto(self._guard.seal(data, recipient, self._local.now()) if self._guard else data, address)
 
     def _event(self, name, **details):
         self._emit({"event": name, **details})
@@ -475,6 +489,14 @@ def socket_address(text):
     return str(ipaddress.IPv4Address(host)), int(port)
 
 
+def numbered_key(text):
+    """A key's number and its bytes."""
+    number, _, digits = text.partition(":")
+    if len(digits) != 32:
+        raise ValueError(text)
+    return int(number), bytes.fromhex(digits)
+
+
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(description="A berkeleyd slave that leaves after a number of corrections.")
     parser.add_argument("--master", type=socket_address, required=True, metavar="IP:PORT")
@@ -485,6 +507,7 @@ def parse_arguments(arguments):
                         help="what the disciplined clock is ahead of the system's at start")
     parser.add_argument("--drift", type=float, default=0.0, metavar="PPM", help="how fast the local clock runs")
     parser.add_argument("--limit", type=float, default=1e9, metavar="SECONDS", help="refuse larger corrections")
+    parser.add_argument("--key", type=numbered_key, metavar="ID:HEX", help="authenticate with this key")
     parser.add_argument("--corrections", type=int, default=3, metavar="N")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
     return parser.parse_args(arguments)
@@ -497,7 +520,7 @@ def main(arguments=None):
             sock.bind(options.bind)
             slave = Slave(sock, [options.master], print_event, options.domain, options.node_id,
                           round(options.clock_offset * SECOND), round(options.drift * PPT / 10**6),
-                          round(options.limit * SECOND))
+                          round(options.limit * SECOND), key=options.key)
             done = slave.run(options.corrections, options.timeout)
     except OSError as error:
         print("peer: %s" % error, file=sys.stderr)

@@ -5,7 +5,9 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -47,13 +49,32 @@ impl Drop for Killed {
 
 #[test]
 fn a_peer_written_from_the_document_takes_part() {
+    takes_part(None);
+}
+
+#[test]
+fn a_peer_written_from_the_document_takes_part_with_a_key() {
+    takes_part(Some("000102030405060708090a0b0c0d0e0f"));
+}
+
+fn takes_part(key: Option<&str>) {
     let Some(mut python) = python() else { return };
     let lab = Lab::new();
-    let master = lab.join("master", "--role master");
-    let slave = lab.join("slave", "--role slave --inject-offset 600ms");
+    let mut authentication = String::new();
+    if let Some(key) = key {
+        let file = lab.path("keys");
+        fs::write(&file, format!("[[key]]\nid = 5\nkey = '{key}'\n")).expect("written");
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("ours");
+        authentication = format!("--key-file {}", file.display());
+        python.args(["peer.py", "--key", &format!("5:{key}")]);
+    } else {
+        python.arg("peer.py");
+    }
+    let master = lab.join("master", &format!("--role master {authentication}"));
+    let slave = lab.join("slave", &format!("--role slave --inject-offset 600ms {authentication}"));
     lab.agree(&[&master, &slave]);
     let (address, domain) = (master.address(&lab).to_string(), lab.group_port.to_string());
-    python.args(["peer.py", "--master", &address, "--domain", &domain, "--node-id", "99"]);
+    python.args(["--master", &address, "--domain", &domain, "--node-id", "99"]);
     python.args(["--clock-offset", "1.5", "--drift", "30", "--corrections", "4", "--timeout", "10"]);
     let mut child = Killed(python.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs"));
     let lines = BufReader::new(child.0.stdout.take().expect("piped")).lines().map_while(Result::ok);

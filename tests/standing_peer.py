@@ -194,7 +194,7 @@ class StandingPeer(Slave):
             return self._on_claim_as_master(header, body, address)
         super()._on_claim(frame, address)
         if self._rank() > Rank(body.merit, body.priority, header.sender):
-            self._refuse(address, 0)
+            self._refuse(address, frame.header, 0)
             if not self._claim and self._timer() >= self._not_before:
                 self._stand(max(self._term, self._told_term) + 1)
             raise Dropped("vain_claim")
@@ -370,7 +370,7 @@ class StandingPeer(Slave):
             if is_member and is_preferred:
                 return self._step_down(header.sender, AFTER_MASTERSHIP, "a preferred node asked for it")
         else:
-            self._refuse(address, self.node)
+            self._refuse(address, header, self.node)
         raise Dropped("vain_claim")
 
     def _on_rival(self, header, announce, address):

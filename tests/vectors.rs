@@ -2,7 +2,8 @@
 //! limits and examples of PROTOCOL.md.
 //!
 //! A vector is a text file. `#` starts a comment. `name = value` lines give the fields by their names in PROTOCOL.md,
-//! `entry` starts the next entry of a correction, and behind `hex` stand the bytes, one field a row; a row that starts
+//! `entry` starts the next entry of a correction, `trailer` the trailer of an authenticated frame, whose key the line `key = ...` has in
+//! hexadecimal, and behind `hex` stand the bytes, one field a row; a row that starts
 //! with white space continues the one above. Bytes in a file with `error = ...` are refused with just that error.
 //!
 //! Nothing here asks the codec where a field lies: the rows say so, and are compared with the tables and the codec.
@@ -11,7 +12,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use berkeleyd::auth::{Opened, Sequence};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::protocol::{
     Acknowledgement, Announce, Answered, Claim, Departure, Entries, Entry, Field, Frame, HEADER_LEN, Header, Heartbeat,
     Join, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message, Outcome, Refusal, Request, Response, SUCCESSORS,
@@ -93,6 +96,10 @@ impl Group {
     /// Rows and values say the same, reserved rows are zero, and no field is without a value.
     fn check(&self) -> Result<(), String> {
         for row in &self.rows {
+            // The code is not a number: it is compared with all the other bytes.
+            if row.name == "mac" {
+                continue;
+            }
             if row.name == "reserved" {
                 if row.bytes.iter().any(|byte| *byte != 0) {
                     return Err("reserved bytes are not zero".into());
@@ -113,12 +120,22 @@ impl Group {
     }
 }
 
-/// One file: the frame's own fields, then its entries.
+/// One file: the frame's own fields, then its entries, then the trailer of a frame that has a key.
 #[derive(Debug, Default)]
 struct Vector {
     error: Option<String>,
+    key: Option<Vec<u8>>,
     frame: Group,
     entries: Vec<Group>,
+    trailer: Group,
+}
+
+/// To which part of a vector a line belongs.
+enum Place {
+    Frame,
+    /// So many entries have begun.
+    Entry(usize),
+    Trailer,
 }
 
 /// Reads a number: decimal, `0x` for hexadecimal, `unknown` for an error bound that is not known.
@@ -161,21 +178,23 @@ impl Vector {
     fn parse(text: &str) -> Result<Self, String> {
         let mut vector = Self::default();
         let mut in_hex = false;
-        // 0: the frame itself, else so many entries have begun.
-        let mut place = 0;
+        let mut place = Place::Frame;
         for line in lines(text) {
             match line {
-                "hex" => (in_hex, place) = (true, 0),
+                "hex" => (in_hex, place) = (true, Place::Frame),
                 "entry" => {
-                    place += 1;
-                    if vector.entries.len() < place {
+                    let begun = if let Place::Entry(begun) = place { begun + 1 } else { 1 };
+                    if vector.entries.len() < begun {
                         vector.entries.push(Group::default());
                     }
+                    place = Place::Entry(begun);
                 }
+                "trailer" => place = Place::Trailer,
                 _ => {
                     let group = match place {
-                        0 => &mut vector.frame,
-                        _ => vector.entries.get_mut(place - 1).ok_or("no such entry")?,
+                        Place::Frame => &mut vector.frame,
+                        Place::Entry(begun) => vector.entries.get_mut(begun - 1).ok_or("no such entry")?,
+                        Place::Trailer => &mut vector.trailer,
                     };
                     if in_hex {
                         hex_row(line, &mut group.rows)?;
@@ -183,6 +202,7 @@ impl Vector {
                     }
                     match line.split_once(" = ").ok_or_else(|| format!("neither value nor heading: {line}"))? {
                         ("error", value) => vector.error = Some(value.into()),
+                        ("key", value) => vector.key = Some(hex(value)?),
                         (name, value) => group.values.push((name.into(), number(value)?)),
                     }
                 }
@@ -192,7 +212,7 @@ impl Vector {
     }
 
     fn groups(&self) -> impl Iterator<Item = &Group> {
-        std::iter::once(&self.frame).chain(&self.entries)
+        std::iter::once(&self.frame).chain(&self.entries).chain([&self.trailer])
     }
 
     fn rows(&self) -> impl Iterator<Item = &Row> {
@@ -211,6 +231,13 @@ impl Vector {
             sender: NodeId::new(self.frame.number("sender")?),
             incarnation: Incarnation::new(self.frame.number("incarnation")?),
         })
+    }
+
+    /// What the trailer says.
+    fn seal(&self) -> Result<(KeyId, Option<Incarnation>, Sequence), String> {
+        let recipient = Some(self.trailer.number("recipient")?).filter(|recipient| *recipient != 0);
+        let id = KeyId::new(self.trailer.number("key_id")?);
+        Ok((id, recipient.map(Incarnation::new), Sequence::new(self.trailer.number("sequence")?)))
     }
 
     fn typed_entries(&self) -> Result<Vec<Entry>, String> {
@@ -381,8 +408,18 @@ fn frames_encode_to_their_bytes_and_back() {
         let frame = Frame { header: vector.header().unwrap(), message };
         let mut encoded = BytesMut::new();
         frame.encode(&mut encoded);
+        if let Some(key) = &vector.key {
+            let (id, recipient, sequence) = vector.seal().unwrap();
+            let key = (id, Key::new(key.as_slice().try_into().unwrap()), Lifetime::default());
+            let mut ring = KeyRing::new([key]).unwrap();
+            ring.seal(&mut encoded, recipient, sequence, None);
+            let opened = ring.open(&vector.bytes(), None);
+            assert_eq!(opened, Ok(Opened { key: id, recipient, sequence }), "{file}");
+            assert_eq!(Frame::decode_authenticated(&vector.bytes()), Ok(frame), "{file}");
+        } else {
+            assert_eq!(Frame::decode(&vector.bytes()), Ok(frame), "{file}");
+        }
         assert_eq!(encoded, vector.bytes(), "{file}");
-        assert_eq!(Frame::decode(&vector.bytes()), Ok(frame), "{file}");
         kinds.insert(vector.frame.value("type").unwrap());
     }
     assert_eq!(kinds, (1..=9).collect(), "every type has a vector");
@@ -412,6 +449,8 @@ fn rows_say_what_the_values_say_and_lie_where_the_layout_says() {
         for entry in &vector.entries {
             assert_eq!(places(&entry.rows), places_of(layout::ENTRY), "{file}");
         }
+        let trailer: &[Field] = if vector.key.is_some() { layout::TRAILER } else { &[] };
+        assert_eq!(places(&vector.trailer.rows), places_of(trailer), "{file}");
     }
 }
 

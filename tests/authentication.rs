@@ -5,6 +5,7 @@
 mod support;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use berkeleyd::config::{NodeConfig, Role};
@@ -285,4 +286,47 @@ fn keys_follow_one_another_without_a_gap() {
         assert!(member.node.is_synchronised(member.local(network.now)));
     }
     assert!(network.spread(0..3) < Span::from_micros(50));
+}
+
+#[test]
+fn recordings_of_many_candidates_delay_an_election_by_a_bounded_time() {
+    // More lives than a node remembers of those that have not proved to be alive, so that each can come again; all of them better than who is
+    // to become master.
+    let (mut former, recordings) = ensemble(0);
+    for number in 100..170 {
+        former.start(config(number, Role::Auto), Fault::default());
+    }
+    former.run_until(Span::from_secs(1));
+    former.kill(69);
+    former.run_for(Span::from_secs(1));
+    let recorded = picked(&recordings, |frame| is_join(frame) || is_claim(frame));
+    let lives: BTreeSet<usize> = recorded.iter().map(|(from, _)| *from).collect();
+    let has_claims = recorded.iter().any(|(_, bytes)| is_claim(&Frame::decode_authenticated(bytes).unwrap()));
+    assert!(lives.len() > 64 && has_claims);
+
+    let (mut network, _) = ensemble(0);
+    network.era = 1 << 20;
+    for number in 1..=3 {
+        network.start(config(number, Role::Auto), Fault::default());
+    }
+    let mut recorded = recorded.iter().cycle();
+    let mut until_elected = |network: &mut Network, nodes: std::ops::Range<usize>, master: u64| {
+        let start = network.now;
+        while master_of(network, nodes.clone()) != Some(NodeId::new(master)) {
+            let (from, bytes) = recorded.next().unwrap();
+            nodes.clone().for_each(|to| network.inject(to, address(*from + 5), bytes));
+            network.run_for(Span::from_millis(2));
+            assert!(network.now - start < Span::from_secs(30), "nobody stands");
+        }
+        network.now - start
+    };
+    // 64 of them are waited for, 150 ms each.
+    let first = until_elected(&mut network, 0..3, 3);
+    assert!(first < Span::from_secs(11), "{first}");
+    network.run_for(Span::from_secs(5));
+    network.kill(2);
+    // Whom the dead master has named waits for nobody else.
+    let second = until_elected(&mut network, 0..2, 2);
+    assert!(second < Span::from_secs(1), "{second}");
+    println!("{first}, {second}");
 }

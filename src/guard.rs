@@ -116,3 +116,76 @@ fn is_for_one(message: &Message<'_>) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Domain, NodeId, Round, Term};
+    use crate::keys::{Key, KeyId, Lifetime};
+    use crate::protocol::{Header, Leave, Refusal};
+
+    const OURS: Incarnation = Incarnation::new(1);
+    const THEIRS: Incarnation = Incarnation::new(2);
+
+    fn guard(own: Incarnation) -> Guard {
+        let keys = KeyRing::new([(KeyId::new(1), Key::new([7; 16]), Lifetime::default())]).unwrap();
+        Guard::new(keys, own, 8)
+    }
+
+    fn at(second: i64) -> LocalTime {
+        LocalTime::from_nanos(0) + Span::from_secs(second)
+    }
+
+    fn sealed(by: &mut Guard, message: Message<'_>, recipient: Option<Incarnation>, second: i64) -> BytesMut {
+        let header = Header {
+            domain: Domain::new(0),
+            round: Round::default(),
+            term: Term::default(),
+            sender: NodeId::new(9),
+            incarnation: THEIRS,
+        };
+        let mut datagram = BytesMut::new();
+        Frame { header, message }.encode(&mut datagram);
+        by.seal(&mut datagram, recipient, at(second), None);
+        datagram
+    }
+
+    /// Whether it is let in, and fresh.
+    fn admitted(guard: &mut Guard, datagram: &[u8], second: i64) -> Result<bool, Refused> {
+        guard.admit(datagram, at(second), None).map(|(_, is_fresh)| is_fresh)
+    }
+
+    #[test]
+    fn who_has_named_this_life_is_fresh_from_then_on() {
+        let (mut ours, mut theirs) = (guard(OURS), guard(THEIRS));
+        let leave = Message::Leave(Leave { successor: None });
+        let mut hear = |recipient, second| {
+            let datagram = sealed(&mut theirs, leave, recipient, second);
+            admitted(&mut ours, &datagram, second)
+        };
+        assert_eq!(hear(None, 10), Ok(false));
+        assert_eq!(hear(Some(Incarnation::new(3)), 11), Err(Refused::Dropped(DropReason::StaleIncarnation)));
+        assert_eq!(hear(None, 12), Ok(false));
+        assert_eq!(hear(Some(OURS), 13), Ok(true));
+        assert_eq!(hear(None, 14), Ok(true));
+    }
+
+    #[test]
+    fn what_is_for_one_has_to_name_it() {
+        let (mut ours, mut theirs) = (guard(OURS), guard(THEIRS));
+        let refusal = Message::Refusal(Refusal { master: None });
+        let to_all = sealed(&mut theirs, refusal, None, 10);
+        assert_eq!(admitted(&mut ours, &to_all, 10), Err(Refused::Dropped(DropReason::Unproven)));
+        let to_us = sealed(&mut theirs, refusal, Some(OURS), 11);
+        assert_eq!(admitted(&mut ours, &to_us, 11), Ok(true));
+    }
+
+    #[test]
+    fn other_keys_do_not_bring_back_what_was_heard() {
+        let (mut ours, mut theirs) = (guard(OURS), guard(THEIRS));
+        let datagram = sealed(&mut theirs, Message::Refusal(Refusal { master: None }), Some(OURS), 10);
+        assert_eq!(admitted(&mut ours, &datagram, 10), Ok(true));
+        ours.renew(guard(OURS).into_keys());
+        assert_eq!(admitted(&mut ours, &datagram, 10), Err(Refused::Dropped(DropReason::Replayed)));
+    }
+}

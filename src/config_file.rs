@@ -15,7 +15,7 @@ use clap::{ArgAction, FromArgMatches};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::settings::{Fault, Settings, ValueKind, file_command, reason, suggestion};
+use crate::settings::{Fault, Settings, ValueKind, bare_command, file_command, reason, suggestion};
 
 /// A file beyond this size is no configuration file: somebody named a device or a log.
 const MAX_SIZE: u64 = 1 << 20;
@@ -116,7 +116,13 @@ pub(crate) fn nearest<'n>(wrong: &str, known: &[&'n str]) -> Option<&'n str> {
 /// # Errors
 /// As [`read`].
 pub fn parse(file: String, text: &str) -> Result<(Settings, Origins), Vec<String>> {
-    let mut reader = Reader { text, arguments: Vec::new(), positions: BTreeMap::new(), mistakes: Vec::new() };
+    let mut reader = Reader {
+        text,
+        command: file_command(),
+        arguments: Vec::new(),
+        positions: BTreeMap::new(),
+        mistakes: Vec::new(),
+    };
     let (table, syntax_errors) = DeTable::parse_recoverable(text);
     for error in &syntax_errors {
         reader.mistake(error.span().unwrap_or_default(), error.message().to_owned());
@@ -127,9 +133,9 @@ pub fn parse(file: String, text: &str) -> Result<(Settings, Origins), Vec<String
             reader.setting(key, value);
         }
     }
-    let Reader { arguments, positions, mut mistakes, .. } = reader;
+    let Reader { mut command, arguments, positions, mut mistakes, .. } = reader;
     // Each argument has been tried, so that together they pass as well.
-    let settings = file_command().try_get_matches_from(arguments).and_then(|found| Settings::from_arg_matches(&found));
+    let settings = command.try_get_matches_from_mut(arguments).and_then(|found| Settings::from_arg_matches(&found));
     match settings {
         Ok(settings) if mistakes.is_empty() => Ok((settings, Origins { file, positions })),
         Ok(_) => {
@@ -144,6 +150,8 @@ pub fn parse(file: String, text: &str) -> Result<(Settings, Origins), Vec<String
 /// Turns keys and values into arguments and mistakes.
 struct Reader<'t> {
     text: &'t str,
+    /// All settings. To build it takes a millisecond, so that it is done once, not once for each of many keys.
+    command: clap::Command,
     arguments: Vec<String>,
     positions: BTreeMap<String, Position>,
     mistakes: Vec<(Position, String)>,
@@ -156,14 +164,14 @@ impl Reader<'_> {
 
     fn setting(&mut self, key: &Spanned<impl AsRef<str>>, value: &Spanned<DeValue<'_>>) {
         let name = key.get_ref().as_ref();
-        let command = file_command();
-        let Some(setting) = command.get_arguments().find(|setting| setting.get_long() == Some(name)) else {
+        let known = self.command.get_arguments().find(|setting| setting.get_long() == Some(name)).cloned();
+        let Some(setting) = &known else {
             if COMMAND_LINE_ONLY.contains(&name) {
                 return self.mistake(key.span(), format!("`{name}` can be given on the command line only"));
             }
             // clap looks for the nearest option, which is the nearest key.
-            let nearest =
-                file_command().try_get_matches_from([format!("--{name}")]).err().as_ref().and_then(suggestion);
+            let tried = self.command.try_get_matches_from_mut([format!("--{name}")]);
+            let nearest = tried.err().as_ref().and_then(suggestion);
             let hint = nearest.map(|option| format!(", did you mean `{}`?", option.trim_start_matches('-')));
             return self.mistake(key.span(), format!("unknown key `{name}`{}", hint.unwrap_or_default()));
         };
@@ -200,7 +208,8 @@ impl Reader<'_> {
             }
         };
         let argument = format!("--{name}={text}");
-        match file_command().try_get_matches_from([&argument]) {
+        // By itself, so that the others need not be built.
+        match bare_command().arg(setting).try_get_matches_from([&argument]) {
             Ok(_) => self.arguments.push(argument),
             Err(error) => {
                 self.mistake(value.span(), format!("invalid value '{text}' for `{name}`: {}", reason(&error)))

@@ -238,7 +238,12 @@ impl ValueKind {
 
 /// The command that a configuration file's keys are the options of.
 pub(crate) fn file_command() -> clap::Command {
-    Settings::augment_args(clap::Command::new("file").no_binary_name(true).disable_help_flag(true))
+    Settings::augment_args(bare_command())
+}
+
+/// The same without any key.
+pub(crate) fn bare_command() -> clap::Command {
+    clap::Command::new("file").no_binary_name(true).disable_help_flag(true)
 }
 
 /// How to run a node. Free of contradictions.

@@ -14,6 +14,8 @@
 //! Invariants: between corrections the clock never runs backwards; across a slewed correction it neither jumps nor
 //! runs backwards; a correction either applies whole or changes nothing.
 
+use std::ops::RangeInclusive;
+
 use crate::config::CorrectionPolicy;
 use crate::time::{LocalTime, Skew, Span, Time};
 
@@ -26,6 +28,12 @@ const WANDER: f64 = 4.0 * 5e-9;
 fn wander(age: Span) -> Span {
     Span::from_secs_f64(WANDER * (age.as_secs_f64().powi(3) / 3.0).sqrt())
 }
+
+/// No correction takes a clock out of these years, 1960 to 2100. Any two times between them lie less than
+/// [`WIRE_LIMIT`](crate::time::WIRE_LIMIT) apart, so that a frame can always say where the clock stands and what it still has to gain.
+/// A clock that has been taken further cannot be measured any more, and so never be brought back.
+const YEARS: RangeInclusive<Time> =
+    Time::from_nanos(-315_619_200_000_000_000)..=Time::from_nanos(4_102_444_800_000_000_000);
 
 /// What is to be done to a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +202,10 @@ impl DisciplinedClock {
         let shown = self.read(now);
         let since = now - correction.reference;
         let target = self.target(correction.reference) + correction.amount + since + correction.rate.over(since);
+        if !YEARS.contains(&target) {
+            let edge = if target < *YEARS.start() { *YEARS.start() } else { *YEARS.end() };
+            return Err(TooLarge { limit: (edge - (target - correction.amount)).abs() });
+        }
         let missing = target - shown;
         let is_step = is_first || (self.policy.allow_step && correction.amount.abs() > self.policy.step_threshold);
         self.anchor = now;
@@ -213,6 +225,7 @@ impl DisciplinedClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::WIRE_LIMIT;
     use proptest::prelude::*;
 
     const START: LocalTime = LocalTime::from_nanos(1_000_000_000);
@@ -250,6 +263,19 @@ mod tests {
         let end = START + Span::from_secs(400);
         assert_eq!((clock.slew(end), clock.rate_shown(end)), (Span::ZERO, Skew::ZERO));
         assert_eq!(clock.read(end) - before, Span::from_secs(400) + later);
+    }
+
+    #[test]
+    fn no_clock_is_taken_to_where_no_frame_can_tell() {
+        for far in [Span::from_secs(-400_000_000), Span::from_secs(4_200_000_000), Span::from_nanos(WIRE_LIMIT - 1)] {
+            let mut clock = clock(CorrectionPolicy { max_correction: Some(Span::MAX), ..CorrectionPolicy::default() });
+            let before = clock.clone();
+            let answer = clock.correct(correction(START, far), START);
+            assert!(matches!(answer, Err(TooLarge { limit }) if limit < far.abs()), "{far}: {answer:?}");
+            assert_eq!(clock, before);
+            let century = Span::from_secs(3_000_000_000);
+            assert_eq!(clock.correct(correction(START, century), START), Ok(Applied::Stepped(century)));
+        }
     }
 
     #[test]

@@ -230,15 +230,12 @@ impl Node {
     /// To be called after every input to either of them, see `tiers.rs`.
     pub fn follow(&mut self, upper: &Self, now: LocalTime) {
         let is_heard = upper.clock().is_corrected() && upper.is_in_company(now);
-        let has_changed = self.context.hear_upper(is_heard, now);
-        match &mut self.role {
-            RoleState::Master(master) => master.follow(&mut self.context, upper.clock(), now),
-            // It may be a better master now than it was, or a worse.
-            RoleState::Slave(slave) if has_changed => {
-                slave.introduce(&mut self.context, now);
-                self.look(now);
-            }
-            RoleState::Slave(_) => {}
+        if self.context.hear_upper(is_heard, now) {
+            // It may be a better master now than it was.
+            self.look(now);
+        }
+        if let RoleState::Master(master) = &mut self.role {
+            master.follow(&mut self.context, upper.clock(), now);
         }
     }
 

@@ -243,13 +243,6 @@ impl Slave {
         }
     }
 
-    /// What it says of itself in a join has changed: the master that it follows hears it anew.
-    pub fn introduce(&mut self, context: &mut Context, now: LocalTime) {
-        if let Some(master) = self.followed() {
-            self.send_join(context, now, master);
-        }
-    }
-
     /// Says goodbye.
     pub fn handle_shutdown(&mut self, context: &mut Context) {
         if let Some(to) = self.followed() {

@@ -197,6 +197,20 @@ fn a_dead_master_is_replaced_within_half_a_second_and_no_clock_notices() {
     assert!(master.members().all(|member| member.left_out().is_none()), "all have their vote");
 }
 
+/// Nobody is counted beside a reference, and yet the best of the others is named.
+#[test]
+fn a_reference_that_dies_is_replaced_as_quickly() {
+    let mut network = Network::new();
+    for number in 1..=5 {
+        network.start(NodeConfig { is_reference: number == 5, ..auto(number) }, Fault::default());
+    }
+    network.run_until(Span::from_secs(10));
+    assert_eq!(masters(&network, 0..5), [4]);
+    network.kill(4);
+    let gap = first_correction_after_death(&mut network, 0..4);
+    assert!(gap < millis(550), "{gap}");
+}
+
 /// Rounds that are rare whatever the need, and joins that come later than the first of them was due.
 #[test]
 fn the_first_round_of_a_successor_waits_for_its_first_heir() {

@@ -29,7 +29,7 @@ fn wander(age: Span) -> Span {
     Span::from_secs_f64(WANDER * (age.as_secs_f64().powi(3) / 3.0).sqrt())
 }
 
-/// No correction takes a clock out of these years, 1960 to 2100. Any two times between them lie less than
+/// No clock starts outside these years, 1960 to 2100, and no correction takes it there. Any two times between them lie less than
 /// [`WIRE_LIMIT`](crate::time::WIRE_LIMIT) apart, so that a frame can always say where the clock stands and what it still has to gain.
 /// A clock that has been taken further cannot be measured any more, and so never be brought back.
 const YEARS: RangeInclusive<Time> =
@@ -93,10 +93,11 @@ pub struct DisciplinedClock {
 }
 
 impl DisciplinedClock {
-    /// A clock that shows `time` at `local`, runs at `rate` relative to the local clock, and has never been corrected.
+    /// A clock that shows `time` (or the nearest there is, see [`YEARS`]) at `local`, runs at `rate` relative to the local clock, and has never been corrected.
     pub fn new(local: LocalTime, time: Time, rate: Skew, policy: CorrectionPolicy) -> Self {
         let rate = rate.clamped(Skew::MAX);
-        Self { policy, anchor: local, target: time, rate, slew: Span::ZERO, adjustment: 0, quality: None }
+        let target = time.clamp(*YEARS.start(), *YEARS.end());
+        Self { policy, anchor: local, target, rate, slew: Span::ZERO, adjustment: 0, quality: None }
     }
 
     /// Where the clock ought to be.

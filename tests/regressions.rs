@@ -1,0 +1,74 @@
+//! What once went wrong, one test a bug, named for the symptom. What has a better place (a scenario, a unit) is there.
+
+use std::net::SocketAddr;
+
+use berkeleyd::config::{NodeConfig, Role};
+use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::node::Node;
+use berkeleyd::protocol::{Entries, Entry, Frame, Header, Message, Request};
+use berkeleyd::stamp::Stamp;
+use berkeleyd::time::{LocalTime, Skew, Span, Time, WIRE_LIMIT};
+use bytes::BytesMut;
+
+const SLAVE: NodeId = NodeId::new(5);
+const LIFE: Incarnation = Incarnation::new(1_000);
+const NOW: LocalTime = LocalTime::from_nanos(1_000_000_000_000);
+
+fn slave(time: Time) -> Node {
+    let group = Some(SocketAddr::from(([239, 255, 5, 25], 5525)));
+    Node::new(NodeConfig { group, ..NodeConfig::new(SLAVE, Role::Slave) }, LIFE, NOW, time, Skew::ZERO)
+}
+
+/// What the slave answers to its master's message.
+fn answer(node: &mut Node, message: Message<'_>) -> Vec<BytesMut> {
+    let header = Header {
+        domain: Domain::new(0),
+        round: Round::new(1),
+        term: Term::new(1),
+        sender: NodeId::new(1),
+        incarnation: Incarnation::new(7),
+    };
+    let (mut datagram, mut sent) = (BytesMut::new(), Vec::new());
+    Frame { header, message }.encode(&mut datagram);
+    node.handle_datagram(NOW, SocketAddr::from(([192, 0, 2, 1], 5525)), Stamp::user(NOW), &datagram);
+    let mut buffer = BytesMut::new();
+    while node.poll_transmit(NOW, &mut buffer).is_some() {
+        sent.push(buffer.clone());
+    }
+    sent
+}
+
+fn assert_answers(node: &mut Node) {
+    let sent = answer(node, Message::Request(Request::bare(NOW)));
+    assert_eq!(sent.len(), 1);
+    assert!(matches!(Frame::decode(&sent[0]), Ok(Frame { message: Message::Response(_), .. })), "{sent:02x?}");
+}
+
+/// Found by the fuzz target `node`.
+#[test]
+fn a_machine_whose_clock_is_beyond_what_frames_carry_is_heard() {
+    for time in [WIRE_LIMIT, i64::MAX, -WIRE_LIMIT, i64::MIN] {
+        assert_answers(&mut slave(Time::from_nanos(time)));
+    }
+}
+
+/// Found by the fuzz target `node`.
+#[test]
+fn a_forged_first_correction_of_a_century_does_not_silence_a_slave() {
+    for correction in [WIRE_LIMIT - 1, 1 - WIRE_LIMIT] {
+        let mut node = slave(Time::from_nanos(1_790_000_000_000_000_000));
+        assert_answers(&mut node);
+        let entry = Entry {
+            node: SLAVE,
+            node_incarnation: LIFE,
+            reference: NOW,
+            correction: Span::from_nanos(correction),
+            rate: Skew::ZERO,
+            error_bound: Span::ZERO,
+            rate_error: Skew::ZERO,
+            adjustment: 0,
+        };
+        answer(&mut node, Message::Correction(Entries::Typed(&[entry])));
+        assert_answers(&mut node);
+    }
+}

@@ -286,7 +286,10 @@ impl Election {
                 self.claim(context, term, now);
                 None
             }
-            State::Candidate { since, .. } if hearing.last_heard.is_some_and(|last| last > since) => {
+            // Its frame may have come at the very instant of the claim.
+            State::Candidate { term, since, .. }
+                if hearing.term >= term || hearing.last_heard.is_some_and(|last| last > since) =>
+            {
                 self.drop_claim(context, hearing, now, now, "a master is heard");
                 None
             }

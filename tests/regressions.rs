@@ -14,25 +14,33 @@ const SLAVE: NodeId = NodeId::new(5);
 const LIFE: Incarnation = Incarnation::new(1_000);
 const NOW: LocalTime = LocalTime::from_nanos(1_000_000_000_000);
 
-fn slave(time: Time) -> Node {
+fn node(role: Role, time: Time) -> Node {
     let group = Some(SocketAddr::from(([239, 255, 5, 25], 5525)));
-    Node::new(NodeConfig { group, ..NodeConfig::new(SLAVE, Role::Slave) }, LIFE, NOW, time, Skew::ZERO)
+    Node::new(NodeConfig { group, ..NodeConfig::new(SLAVE, role) }, LIFE, NOW, time, Skew::ZERO)
 }
 
-/// What the slave answers to its master's message.
+fn slave(time: Time) -> Node {
+    node(Role::Slave, time)
+}
+
+/// What the node answers to its master's message.
 fn answer(node: &mut Node, message: Message<'_>) -> Vec<BytesMut> {
+    answer_at(node, NOW, Term::new(1), message)
+}
+
+fn answer_at(node: &mut Node, now: LocalTime, term: Term, message: Message<'_>) -> Vec<BytesMut> {
     let header = Header {
         domain: Domain::new(0),
         round: Round::new(1),
-        term: Term::new(1),
+        term,
         sender: NodeId::new(1),
         incarnation: Incarnation::new(7),
     };
     let (mut datagram, mut sent) = (BytesMut::new(), Vec::new());
     Frame { header, message }.encode(&mut datagram);
-    node.handle_datagram(NOW, SocketAddr::from(([192, 0, 2, 1], 5525)), Stamp::user(NOW), &datagram);
+    node.handle_datagram(now, SocketAddr::from(([192, 0, 2, 1], 5525)), Stamp::user(now), &datagram);
     let mut buffer = BytesMut::new();
-    while node.poll_transmit(NOW, &mut buffer).is_some() {
+    while node.poll_transmit(now, &mut buffer).is_some() {
         sent.push(buffer.clone());
     }
     sent
@@ -70,5 +78,23 @@ fn a_forged_first_correction_of_a_century_does_not_silence_a_slave() {
         };
         answer(&mut node, Message::Correction(Entries::Typed(&[entry])));
         assert_answers(&mut node);
+    }
+}
+
+/// Found by the fuzz target `node`.
+#[test]
+fn a_master_that_speaks_at_the_instant_of_a_claim_is_not_passed_over_for_an_older_term() {
+    let (mut node, mut now) = (node(Role::Auto, Time::from_nanos(1_790_000_000_000_000_000)), NOW);
+    while !node.is_candidate() {
+        now = node.poll_timeout().unwrap();
+        node.handle_timeout(now);
+    }
+    let term = Term::new(5);
+    answer_at(&mut node, now, term, Message::Request(Request::bare(now)));
+    assert_eq!(node.term(), term);
+    for _ in 0..20 {
+        now = node.poll_timeout().unwrap();
+        node.handle_timeout(now);
+        assert!(node.term() >= term, "the term went down to {}", node.term());
     }
 }

@@ -163,8 +163,6 @@ local RATE_UNIT = Int64.fromhex("000000e8d4a51000") -- 10^12, what a rate counts
 local TERM_LIMIT = UInt64.fromhex("0001000000000000")
 local BILLION = Int64.new(1000000000)
 local LATE_NOT_KNOWN = 0xffffffff
--- The last second of the year 9999: what is beyond, no calendar shows.
-local LAST_SECOND = 253402300799
 
 -- `digits` of an integer shifted to the right by `places`, without the zeros that say nothing. Text, because a number of Lua
 -- has 53 bits.
@@ -192,16 +190,12 @@ local function rate_text(value)
     return shifted(value, 6) .. " ppm"
 end
 
--- Nanoseconds since 1970 as a time that Wireshark can show; nil when no calendar has it.
+-- Nanoseconds since 1970 as a time that Wireshark can show; nil before that.
 local function calendar(nanos)
     if nanos < ZERO then
         return nil
     end
-    local seconds = (nanos / BILLION):tonumber()
-    if seconds > LAST_SECOND then
-        return nil
-    end
-    return NSTime.new(seconds, (nanos % BILLION):tonumber())
+    return NSTime.new((nanos / BILLION):tonumber(), (nanos % BILLION):tonumber())
 end
 
 local function signed(range)
@@ -407,8 +401,6 @@ berkeleyd.experts = experts
 
 -- Exchanges by the two addresses, the domain and t1: what was asked, and what was answered.
 local exchanges = {}
--- `pinfo.abs_ts` is a number of Lua, which keeps a time of this century to a quarter of a microsecond only.
-local frame_time = Field.new("frame.time_epoch")
 
 function berkeleyd.init()
     exchanges = {}
@@ -434,16 +426,18 @@ local function show_measured(tree, exchange)
     append_readable(tree:add(derived.t4, exchange.t4), exchange.t4, time_text):set_generated()
     append_readable(tree:add(derived.delay, delay), delay, time_text):set_generated()
     append_readable(tree:add(derived.offset, offset), offset, time_text):set_generated()
+    return "offset " .. time_text(offset) .. ", delay " .. time_text(delay)
 end
 
--- Frames are seen in order once; what a later one adds shows when Wireshark looks at the earlier again (`tshark -2`).
+-- Frames are seen in order once; what a later one adds shows when Wireshark looks at the earlier again (`tshark -2`). Both give
+-- what was measured as a line, if anything was.
 local function follow_request(tree, pinfo, header, body)
     local function key(t1)
         return exchange_key(pinfo.src, pinfo.src_port, pinfo.dst, pinfo.dst_port, header.domain, t1)
     end
     local exchange = exchanges[key(body.t1)] or {}
     if not pinfo.visited and not exchange.asked then
-        exchange.request, exchange.sent, exchange.asked = pinfo.number, frame_time().value, body
+        exchange.request, exchange.sent, exchange.asked = pinfo.number, pinfo.rel_ts, body
         exchanges[key(body.t1)] = exchange
     end
     if exchange.response then
@@ -453,7 +447,7 @@ local function follow_request(tree, pinfo, header, body)
     if before and before.answered and body.previous_t4 ~= NOT_KNOWN then
         before.t4 = body.previous_t4
         tree:add(derived.exchange, before.response):set_generated()
-        show_measured(tree, before)
+        return show_measured(tree, before)
     end
 end
 
@@ -467,9 +461,12 @@ local function follow_response(tree, pinfo, header, body)
         exchange.response, exchange.answered = pinfo.number, body
     end
     tree:add(derived.response_to, exchange.request):set_generated()
-    tree:add(derived.response_time, frame_time().value - exchange.sent):set_generated()
+    -- By time since the capture's beginning: a number of Lua keeps one since 1970 to a quarter of a microsecond only.
+    local passed = pinfo.rel_ts - exchange.sent
+    local seconds = math.floor(passed)
+    tree:add(derived.response_time, NSTime.new(seconds, math.floor((passed - seconds) * 1e9 + 0.5))):set_generated()
     if exchange.t4 and exchange.response == pinfo.number then
-        show_measured(tree, exchange)
+        return show_measured(tree, exchange)
     end
 end
 
@@ -545,8 +542,8 @@ local DETAILS = {}
 
 function DETAILS.request(tree, pinfo, header, body)
     add_calendar(tree, derived.target, body.t1 + body.ahead)
-    follow_request(tree, pinfo, header, body)
-    return "t1 " .. time_text(body.t1)
+    local measured = follow_request(tree, pinfo, header, body)
+    return measured and "before: " .. measured or "t1 " .. time_text(body.t1)
 end
 
 function DETAILS.response(tree, pinfo, header, body, items)
@@ -556,8 +553,7 @@ function DETAILS.response(tree, pinfo, header, body, items)
     if body.t3 < body.t2 then
         items.t3:add_proto_expert_info(experts.implausible_times, "t3 is before t2")
     end
-    follow_response(tree, pinfo, header, body)
-    return "to t1 " .. time_text(body.t1)
+    return follow_response(tree, pinfo, header, body) or "to t1 " .. time_text(body.t1)
 end
 
 function DETAILS.acknowledgement(_, _, _, body)

@@ -2,7 +2,7 @@
 //!
 //! The code is AES-128-CMAC (RFC 4493), as RFC 8573 recommends for NTP, over header, body, and the trailer's key number and sequence.
 //! Whoever holds the key can make it, and nobody else; members are not told apart by it. The comparison takes the same
-//! time whatever is wrong (`cmac` sees to that), and a frame that is longer than a frame can be is not looked at.
+//! time whatever is wrong (`cmac.rs`), and a frame that is longer than a frame can be is not looked at.
 //!
 //! A [`Sequence`] numbers the frames of one life of a node, so that a frame that was accepted once can be told when it comes again
 //! (`replay.rs`). It is the sender's local time, so that it says how old a frame is as well.
@@ -15,7 +15,6 @@
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
-use cmac::Mac;
 
 use crate::identity::Incarnation;
 use crate::keys::{KeyId, KeyRing, NotAccepted};
@@ -119,8 +118,8 @@ impl KeyRing {
         // There is a key, always.
         if let Some(key) = self.sending(time) {
             protocol::begin_trailer(frame, key.id.get(), recipient, sequence.get());
-            key.mac.update(frame);
-            frame.put_slice(&key.mac.finalize_reset().into_bytes());
+            let code = key.mac.code(frame);
+            frame.put_slice(&code);
         }
     }
 
@@ -128,7 +127,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// Nobody who holds one of these keys sent it, or with one that has expired.
-    pub fn open(&mut self, datagram: &[u8], time: Option<Time>) -> Result<Opened, AuthError> {
+    pub fn open(&self, datagram: &[u8], time: Option<Time>) -> Result<Opened, AuthError> {
         let (covered, trailer) =
             protocol::split_trailer(datagram).map_err(AuthError::Malformed)?.ok_or(AuthError::Unauthenticated)?;
         let id = KeyId::new(trailer.key_id);
@@ -136,8 +135,9 @@ impl KeyRing {
             NotAccepted::Unknown => AuthError::UnknownKey(id),
             NotAccepted::Expired => AuthError::Expired(id),
         })?;
-        key.mac.update(covered);
-        key.mac.verify_reset(trailer.mac.into()).map_err(|_| AuthError::WrongCode(id))?;
+        if !key.mac.verifies(covered, trailer.mac) {
+            return Err(AuthError::WrongCode(id));
+        }
         Ok(Opened { key: id, recipient: trailer.recipient, sequence: Sequence(trailer.sequence) })
     }
 }
@@ -192,23 +192,6 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_those_of_rfc_4493() {
-        let message = "6bc1bee22e409f96e93d7e117393172a ae2d8a571e03ac9c9eb76fac45af8e51
-                       30c81c46a35ce411e5fbc1191a0a52ef f69f2445df4f9b17ad2b417be66c3710";
-        let mut ring = ring();
-        for (length, code) in [
-            (0, "bb1d6929e95937287fa37d129b756746"),
-            (16, "070a16b46b4d4144f79bdd9dd04a287c"),
-            (40, "dfa66747de9ae63030ca32611497c827"),
-            (64, "51f0bebf7e3b9d92fc49741779363cfe"),
-        ] {
-            let key = ring.sending(None).unwrap();
-            key.mac.update(&bytes(message)[..length]);
-            assert_eq!(key.mac.finalize_reset().into_bytes().as_slice(), bytes(code), "{length} bytes");
-        }
-    }
-
-    #[test]
     fn a_sealed_frame_is_the_one_that_openssl_makes() {
         // `openssl mac -cipher AES-128-CBC -macopt hexkey:2b7e...4f3c CMAC` over all but the last 16 bytes.
         let expected = "424b 01 06 0001 0058 00000007 00000000 0000000000000003 000000000000000b 0000beef00000001
@@ -248,7 +231,7 @@ mod tests {
 
     #[test]
     fn no_bit_can_be_changed() {
-        let (datagram, mut ring) = (sealed(&leave(), &mut ring()), ring());
+        let (datagram, ring) = (sealed(&leave(), &mut ring()), ring());
         for bit in 0..datagram.len() * 8 {
             let mut forged = datagram.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
@@ -277,8 +260,7 @@ mod tests {
     #[test]
     fn each_fault_has_its_name() {
         let id = KeyId::new(1);
-        let mut ours =
-            ring_with(1, RFC_KEY, Lifetime { accept_until: Some(Time::from_nanos(50)), ..Lifetime::default() });
+        let ours = ring_with(1, RFC_KEY, Lifetime { accept_until: Some(Time::from_nanos(50)), ..Lifetime::default() });
         let plain = {
             let mut plain = BytesMut::new();
             leave().encode(&mut plain);

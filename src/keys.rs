@@ -26,17 +26,16 @@
 
 use std::fmt;
 
-use aes::Aes128Enc;
-use cmac::{Cmac, KeyInit};
 use zeroize::Zeroize;
 
+use crate::cmac::{BLOCK_LEN, Cmac};
 use crate::time::Time;
 
 /// As many keys as one node holds: the present one, those before and after it, and room to spare. A bound on what a file can ask for.
 pub const MAX_KEYS: usize = 16;
 
 /// Bytes of a key.
-pub const KEY_LEN: usize = 16;
+pub const KEY_LEN: usize = BLOCK_LEN;
 
 /// The number by which a frame names its key. Not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,8 +106,8 @@ impl Lifetime {
 pub(crate) struct HeldKey {
     pub(crate) id: KeyId,
     lifetime: Lifetime,
-    /// Expanded once. It zeroes itself (the `zeroize` features of `aes` and `cmac`). Between two frames it is in its initial state.
-    pub(crate) mac: Cmac<Aes128Enc>,
+    /// Expanded once. It zeroes itself.
+    pub(crate) mac: Cmac,
 }
 
 impl fmt::Debug for HeldKey {
@@ -173,7 +172,7 @@ impl KeyRing {
             if held.len() == MAX_KEYS {
                 return Err(KeyRingError::TooMany);
             }
-            held.push(HeldKey { id, lifetime, mac: Cmac::new((&key.0).into()) });
+            held.push(HeldKey { id, lifetime, mac: Cmac::new(&key.0) });
         }
         if held.is_empty() { Err(KeyRingError::Empty) } else { Ok(Self { keys: held, heard: None, turn: 0 }) }
     }
@@ -194,7 +193,7 @@ impl KeyRing {
     }
 
     /// The key to send a frame with. `time`: of the disciplined clock, `None` when that is not synchronised.
-    pub(crate) fn sending(&mut self, time: Option<Time>) -> Option<&mut HeldKey> {
+    pub(crate) fn sending(&mut self, time: Option<Time>) -> Option<&HeldKey> {
         let is_dated = self.keys.iter().any(|key| key.lifetime != Lifetime::default());
         let index = match (time, self.heard) {
             (None, Some(heard)) if is_dated => self.keys.iter().position(|key| key.id == heard).unwrap_or(0),
@@ -205,7 +204,7 @@ impl KeyRing {
             // Without dates any time gives the same answer.
             (time, _) => self.preferred(time.unwrap_or_default()),
         };
-        self.keys.get_mut(index)
+        self.keys.get(index)
     }
 
     /// The place of the key to send with at a time that is known.
@@ -227,8 +226,8 @@ impl KeyRing {
     }
 
     /// The key with this number, if frames that it made are accepted. `time` as for [`KeyRing::sending`].
-    pub(crate) fn accepting(&mut self, id: KeyId, time: Option<Time>) -> Result<&mut HeldKey, NotAccepted> {
-        let key = self.keys.iter_mut().find(|key| key.id == id).ok_or(NotAccepted::Unknown)?;
+    pub(crate) fn accepting(&self, id: KeyId, time: Option<Time>) -> Result<&HeldKey, NotAccepted> {
+        let key = self.keys.iter().find(|key| key.id == id).ok_or(NotAccepted::Unknown)?;
         if key.lifetime.is_accepted(time) { Ok(key) } else { Err(NotAccepted::Expired) }
     }
 }

@@ -13,7 +13,7 @@
 //! | answer, correct, hold over | [`slave`] |
 //! | who is master | [`election`] |
 //! | the clock that is kept | [`clock`] |
-//! | who may speak, and never twice | [`keys`], [`auth`], [`replay`] |
+//! | who may speak, and never twice | [`keys`], [`auth`], [`cmac`], [`replay`] |
 //!
 //! [`node`] puts these together into the one type that a driver holds: it is handed datagrams, stamps and the time, and
 //! gives back datagrams, events and its next deadline. Nothing below it reads a clock or opens a socket. [`event_loop`]
@@ -23,6 +23,7 @@ pub mod auth;
 pub mod average;
 pub mod cli;
 pub mod clock;
+pub mod cmac;
 pub mod commands;
 pub mod config;
 pub mod config_file;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The files of the core from the bottom up: each may use those above it in this list (its own line included), no others.
 const LAYERS: [&[&str]; 14] = [
-    &["time", "identity"],
+    &["time", "identity", "cmac"],
     &["stamp", "timers", "exchange", "protocol", "round_trip", "keys"],
     &["auth"],
     &["replay"],

@@ -62,6 +62,8 @@ reasons! {
     DuplicateNodeId => "duplicate_node_id",
     /// Peers are configured, and this is none of them.
     NotAPeer => "not_a_peer",
+    /// A stranger's, when its address has sent more than anybody needs.
+    TooMany => "too_many",
     /// Only the other role understands it.
     WrongRole => "wrong_role",
     /// A term below the one followed, or another master in the same term.

@@ -35,7 +35,7 @@ use crate::status_socket::{StatusListener, StatusSocket};
 use crate::system_clock::{SystemClock, SystemClockError, Target};
 use crate::tiers::{Tier, Tiers};
 use crate::time::{LocalTime, Skew, Span, Time};
-use crate::timers::Throttle;
+use crate::timers::{Allowance, Throttle};
 
 const SIGNALS: Token = Token(4);
 /// The listener's; its clients have the tokens above.
@@ -47,6 +47,10 @@ const EVENTS: usize = 64;
 const AT_ONCE: usize = 64;
 /// At most one warning of a kind in this time: no datagram decides how much we log.
 const WARNING_PAUSE: Span = Span::from_secs(60);
+/// What has changed (a role, a member) is told so many times in advance: a hundred members join and are counted, ...
+const NEWS: i64 = 256;
+/// ... and then once in this time. Whoever joins under one made-up number after the other is news as well.
+const NEWS_PAUSE: Span = Span::from_secs(6);
 /// At most one of those who are not authentic is named in this time, ...
 const NAMING_PAUSE: Span = Span::from_secs(15);
 /// ... and at most so many ever: enough for the misconfigured, and no more than that for an attacker.
@@ -78,6 +82,8 @@ pub struct EventLoop {
     wake_ups: u64,
     /// When something of a kind was logged last.
     logged: BTreeMap<(Tier, &'static str), LocalTime>,
+    /// How much more of what changes may be logged.
+    news: Allowance,
     /// Who was named as not authentic, and why.
     strangers: BTreeSet<(IpAddr, AuthError)>,
     naming: Throttle,
@@ -196,6 +202,7 @@ impl EventLoop {
             datagram: vec![0; MAX_FRAME_LEN + 1],
             wake_ups: 0,
             logged: BTreeMap::new(),
+            news: Allowance::default(),
             strangers: BTreeSet::new(),
             naming: Throttle::default(),
         })
@@ -569,7 +576,17 @@ impl EventLoop {
         let words = Words(event);
         match loudness(event) {
             (level, Some(kind)) => self.log_rarely(tier, kind, level, &words),
-            (level, None) => self.log_line(tier, level, &words),
+            (level, None) if level > Level::Info => self.log_line(tier, level, &words),
+            (level, None) => self.log_news(tier, level, &words),
         }
+    }
+
+    /// Logs what has changed, unless so much does that somebody seems to make it so.
+    fn log_news(&mut self, tier: Tier, level: Level, text: &dyn Display) {
+        let is_told = self.news.admits(self.clock.now(), NEWS_PAUSE, NEWS);
+        if !is_told {
+            self.warn_rarely(tier, "news", "more changes than are logged: the others are for who debugs");
+        }
+        self.log_line(tier, if is_told { level } else { Level::Debug }, text);
     }
 }

@@ -13,7 +13,7 @@
 //! | answer, correct, hold over | [`slave`] |
 //! | who is master | [`election`] |
 //! | the clock that is kept | [`clock`] |
-//! | who may speak, and never twice | [`keys`], [`auth`], [`cmac`], [`replay`] |
+//! | who may speak, and never twice | [`keys`], [`auth`], [`cmac`], [`replay`], and how much: [`strangers`] |
 //!
 //! [`node`] puts these together into the one type that a driver holds: it is handed datagrams, stamps and the time, and
 //! gives back datagrams, events and its next deadline. Nothing below it reads a clock or opens a socket. [`event_loop`]
@@ -57,6 +57,7 @@ pub mod stamp;
 pub mod state_dir;
 pub mod status;
 pub mod status_socket;
+pub mod strangers;
 pub mod system_clock;
 pub mod tiers;
 pub mod time;

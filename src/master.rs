@@ -284,6 +284,11 @@ impl Master {
         self.members.values()
     }
 
+    /// True for the number, life and address of a member.
+    pub fn has_member(&self, node: NodeId, incarnation: Incarnation, from: SocketAddr) -> bool {
+        self.members.get(&node).is_some_and(|member| member.peer.is(incarnation, from))
+    }
+
     /// When the next timer is due.
     pub fn next_timeout(&self) -> Option<LocalTime> {
         self.timers.next()
@@ -477,11 +482,13 @@ impl Master {
         }
     }
 
-    /// Takes the term above one that it was told of, unless it has just done so.
-    fn outbid(&mut self, context: &mut Context, told: Term, now: LocalTime) {
-        if self.raises.admits(now, TERM_PAUSE) {
+    /// Takes the term above one that it was told of, unless it has just done so; true when it does, and so announces itself.
+    fn outbid(&mut self, context: &mut Context, told: Term, now: LocalTime) -> bool {
+        let is_due = self.raises.admits(now, TERM_PAUSE);
+        if is_due {
             self.take_term(context, told, now);
         }
+        is_due
     }
 
     /// Takes the term above `known` and its own, starts its rounds afresh, and says so.
@@ -530,15 +537,15 @@ impl Master {
         let is_superior = self
             .superior
             .is_some_and(|superior| superior.node == header.sender && now - superior.asked < YIELD_PATIENCE);
-        if is_unknown && !is_superior && arrival.is_fresh {
-            self.outbid(context, header.term, now);
-        }
+        let has_announced = is_unknown && !is_superior && arrival.is_fresh && self.outbid(context, header.term, now);
         let peer = Peer::new(header.sender, header.incarnation, from, join, context.config.group.is_some());
         match self.members.get_mut(&header.sender) {
             Some(member) if member.peer.is(peer.incarnation, from) => {
                 // It is a member and does not know: it lost us, or we are slow to ask.
+                // It was sent the announce itself, and not a request as well: no answer is longer than its question. It will join again.
+                let is_told = has_announced && !member.peer.hears_group;
                 member.peer = peer;
-                if member.asking == Asking::Done {
+                if member.asking == Asking::Done && !is_told {
                     context.send(Outgoing::Request { to: peer.recipient(), node: peer.node });
                 }
                 return;
@@ -608,7 +615,7 @@ impl Master {
 
     fn on_leave(&mut self, context: &mut Context, arrival: &Arrival) {
         let Arrival { from, header, .. } = *arrival;
-        if self.members.get(&header.sender).is_some_and(|member| member.peer.is(header.incarnation, from)) {
+        if self.has_member(header.sender, header.incarnation, from) {
             self.forget(context, header.sender, true);
         }
     }

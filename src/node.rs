@@ -29,6 +29,7 @@ use crate::master::{Ending, Heritage, Master};
 use crate::protocol::{Claim, Entries, Frame, Header, Leave, Merit, Message, Refusal, peek_domain};
 use crate::slave::Slave;
 use crate::stamp::Stamp;
+use crate::strangers::Strangers;
 use crate::time::{LocalTime, Skew, Span, Time};
 
 /// A node that has just made room for another master claims nothing for so long.
@@ -83,6 +84,7 @@ pub struct Node {
     role: RoleState,
     election: Election,
     guard: Option<Guard>,
+    strangers: Strangers,
 }
 
 impl Node {
@@ -99,7 +101,8 @@ impl Node {
         if let Some(domain) = context.config.upper {
             context.tell(Event::Upper { domain, state: Upper::Awaited });
         }
-        let mut node = Self { context, role, election: Election::new(now), guard: None };
+        let strangers = Strangers::new(incarnation);
+        let mut node = Self { context, role, election: Election::new(now), guard: None, strangers };
         node.look(now);
         node
     }
@@ -289,7 +292,20 @@ impl Node {
             self.context.tell(Event::DuplicateNodeId { node, address: from });
             return Err(DropReason::DuplicateNodeId);
         }
+        if !self.knows(from, &frame) && !self.strangers.admit(now, from.ip()) {
+            return Err(DropReason::TooMany);
+        }
         Ok((frame, is_fresh))
+    }
+
+    /// True for a frame of a member or of the master followed, from its address. A join is what a stranger sends, whatever its sender's name is.
+    fn knows(&self, from: SocketAddr, frame: &Frame<'_>) -> bool {
+        let Header { sender, incarnation, .. } = frame.header;
+        match (&frame.message, &self.role) {
+            (Message::Join(_), _) => false,
+            (_, RoleState::Master(master)) => master.has_member(sender, incarnation, from),
+            (_, RoleState::Slave(slave)) => slave.hears(sender, incarnation, from),
+        }
     }
 
     /// The datagram that `token` came with left at `stamp`, as somebody nearer to the wire than the driver says.

@@ -171,6 +171,11 @@ impl Slave {
         }
     }
 
+    /// True for the number, life and address of the master that is followed.
+    pub fn hears(&self, node: NodeId, incarnation: Incarnation, from: SocketAddr) -> bool {
+        self.master() == Some(node) && self.followed() == Some(Recipient::one(from, incarnation))
+    }
+
     /// The master that is followed, if one is heard.
     pub fn master(&self) -> Option<NodeId> {
         match self.state {
@@ -418,7 +423,12 @@ impl Slave {
     /// followed goes out when it may.
     fn send_join(&mut self, context: &mut Context, now: LocalTime, to: Recipient) {
         match self.last_join.map(|last| last + JOIN_PAUSE).filter(|earliest| now < *earliest) {
-            Some(earliest) => self.timers.hasten(Timer::Join, earliest),
+            // What goes out then goes to the master followed: not in answer to somebody elsewhere.
+            Some(earliest) => {
+                if self.followed().is_none_or(|followed| followed.address == to.address) {
+                    self.timers.hasten(Timer::Join, earliest);
+                }
+            }
             None => {
                 self.last_join = Some(now);
                 context.send(Outgoing::Join { to });

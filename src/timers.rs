@@ -77,9 +77,42 @@ impl Throttle {
     }
 }
 
+/// Lets something happen at a rate, and some of it in advance: a token bucket. It keeps one instant: when what was taken is paid off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    paid_off: LocalTime,
+}
+
+impl Allowance {
+    /// True when it may happen now; it is then taken to happen. Each time costs `pause`, and `burst` times may be had in advance.
+    pub fn admits(&mut self, now: LocalTime, pause: Span, burst: i64) -> bool {
+        let debt = (self.paid_off - now).max(Span::ZERO) + pause;
+        let admits = debt <= pause.times(burst);
+        if admits {
+            self.paid_off = now + debt;
+        }
+        admits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_allowance_gives_its_burst_and_then_its_rate() {
+        let (pause, burst) = (Span::from_millis(10), 5);
+        let mut allowance = Allowance::default();
+        let start = LocalTime::from_nanos(1_000_000_000_000);
+        let admitted = |allowance: &mut Allowance, from: LocalTime, times: i64| {
+            (0..times).filter(|index| allowance.admits(from + Span::from_millis(*index), pause, burst)).count()
+        };
+        // A second of one try each millisecond: five in advance, and one each ten milliseconds.
+        assert_eq!(admitted(&mut allowance, start, 1_000), 104);
+        assert_eq!(admitted(&mut allowance, start + Span::from_secs(10), 1), 1);
+        // Nothing is saved up beyond the burst.
+        assert_eq!((0..20).filter(|_| allowance.admits(start + Span::from_secs(60), pause, burst)).count(), 5);
+    }
 
     #[test]
     fn deadlines_come_out_in_order_and_moving_one_leaves_no_trace() {

@@ -603,7 +603,7 @@ fn terms_leap_no_further_than_they_may() {
 fn a_successor_list_of_strangers_only_takes_longer() {
     let mut network = group_of(3);
     network.run_until(Span::from_secs(5));
-    network.tamper = Box::new(|_, message| {
+    network.tamper = Box::new(|_, _, message| {
         if let Message::Announce(announce) = message {
             announce.successors = Successors::new((900..910).map(NodeId::new));
         }
@@ -616,7 +616,7 @@ fn a_successor_list_of_strangers_only_takes_longer() {
 #[test]
 fn a_slower_heartbeat_asks_for_more_patience() {
     let mut network = group_of(3);
-    network.tamper = Box::new(|_, message| {
+    network.tamper = Box::new(|_, _, message| {
         if let Message::Announce(announce) = message {
             announce.heartbeat = Heartbeat::LONGEST;
         }

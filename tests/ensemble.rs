@@ -251,7 +251,7 @@ fn a_round_is_averaged_once_though_a_member_is_given_up_after_its_deadline() {
 fn a_rate_that_no_oscillator_has_moves_nobody() {
     // Node 5's time agrees, and it claims to run 10 % fast.
     let mut network = ensemble(&off_by(&[Span::ZERO; 5]));
-    network.tamper = Box::new(|from, message| {
+    network.tamper = Box::new(|from, _, message| {
         if let (4, Message::Response(response)) = (from, message) {
             response.rate = Skew::MAX;
         }

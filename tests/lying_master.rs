@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::{Event, Objection};
 use berkeleyd::counters::DropReason;
@@ -11,7 +14,7 @@ use berkeleyd::identity::NodeId;
 use berkeleyd::protocol::{Entries, Entry, Message};
 use berkeleyd::time::{Skew, Span};
 use berkeleyd::witness::Contradiction;
-use support::network::{Fault, Network, group};
+use support::network::{Fault, Network, address, group};
 
 const MASTER: usize = 0;
 
@@ -28,7 +31,7 @@ fn lied_to(lie: impl Fn(Entry) -> Entry + 'static) -> Network {
     network.run_until(Span::from_secs(20));
     assert!(network.spread(0..4) < Span::from_micros(20), "{}", network.spread(0..4));
     // A lie for one slave has a frame of its own.
-    network.tamper = Box::new(move |index, message| {
+    network.tamper = Box::new(move |index, _, message| {
         if let (MASTER, Message::Correction(entries)) = (index, &mut *message) {
             let told: Vec<Entry> = entries.iter().map(&lie).collect();
             *message = Message::Correction(Entries::Typed(told.leak()));
@@ -101,5 +104,81 @@ fn an_ensemble_that_jumps_with_its_master_is_followed() {
     for index in 1..4 {
         let contradicted = network.members[index].node.counters().dropped(DropReason::Contradicted);
         assert!(contradicted <= 2, "node {index} refused {contradicted} times");
+    }
+}
+
+/// How far the first slave is drawn from where it would be, and the others from it, when the master lies for a minute about its own clock
+/// (`of_itself`, to whom) and in corrections, both in true time since then.
+fn drawn(to_all: bool, of_itself: fn(Span) -> Span, corrections: fn(Span) -> Span, rate: Skew) -> (Span, Span, usize) {
+    let mut network = lied_to(|entry| entry);
+    let beginning = network.now;
+    let since = Rc::new(Cell::new(Span::ZERO));
+    let seen = Rc::clone(&since);
+    network.tamper = Box::new(move |index, to, message| {
+        if index != MASTER {
+            return;
+        }
+        match message {
+            Message::Request(request) if to_all || to == address(1) => {
+                request.ahead += of_itself(seen.get());
+            }
+            Message::Correction(entries) => {
+                let lie = |entry: Entry| match to_all || entry.node == NodeId::new(2) {
+                    true => Entry {
+                        correction: entry.correction + corrections(seen.get()),
+                        rate: entry.rate + rate,
+                        ..entry
+                    },
+                    false => entry,
+                };
+                let told: Vec<Entry> = entries.iter().map(lie).collect();
+                *message = Message::Correction(Entries::Typed(told.leak()));
+            }
+            Message::Request(_)
+            | Message::Response(_)
+            | Message::Acknowledgement(_)
+            | Message::Join(_)
+            | Message::Leave(_)
+            | Message::Announce(_)
+            | Message::Claim(_)
+            | Message::Refusal(_) => {}
+        }
+    });
+    let before = network.error(1);
+    let (mut drawn, mut apart) = (Span::ZERO, Span::ZERO);
+    while network.now < beginning + Span::from_secs(60) {
+        network.run_for(Span::from_millis(20));
+        since.set(network.now - beginning);
+        // The ensemble runs 10 ppm fast.
+        let moved = network.error(1) - before - Skew::from_ppm(10).over(since.get());
+        drawn = drawn.max(moved.abs());
+        apart = apart.max(network.spread(1..4));
+    }
+    (drawn, apart, refusals(&network, 1).len())
+}
+
+/// What a master that holds the key can do in a minute, at most, and what it cannot. These are the figures of SECURITY.md.
+#[test]
+fn a_lying_master_draws_clocks_no_faster_than_a_clock_slews() {
+    let none: fn(Span) -> Span = |_| Span::ZERO;
+    let fast: fn(Span) -> Span = |since| Skew::from_ppm(400).over(since);
+    let faster: fn(Span) -> Span = |since| Skew::from_ppm(5_000).over(since);
+    let jump: fn(Span) -> Span = |_| Span::from_millis(100);
+    let slack: fn(Span) -> Span = |_| Span::from_micros(90);
+    let (ppm_900, ppm_0) = (Skew::from_ppm(900), Skew::ZERO);
+    // 500 ppm for a minute, and what the rounds are late.
+    let slewed = Span::from_micros(31_000);
+    for (name, (drawn, apart, refused), limit) in [
+        ("all, as fast as they slew", drawn(true, fast, fast, ppm_0), slewed),
+        ("all, faster", drawn(true, faster, faster, ppm_0), slewed),
+        ("all, in one jump", drawn(true, jump, jump, ppm_0), slewed),
+        ("all, within the tolerance", drawn(true, none, slack, ppm_0), Span::from_micros(400)),
+        ("all, by a rate", drawn(true, none, none, ppm_900), slewed),
+        ("one, as fast as it slews", drawn(false, fast, fast, ppm_0), slewed),
+        ("one, by corrections alone", drawn(false, none, fast, ppm_0), Span::from_millis(1)),
+        ("one, within the tolerance", drawn(false, none, slack, ppm_0), Span::from_micros(400)),
+    ] {
+        println!("{name}: drawn by {drawn}, slaves {apart} apart, refused {refused} times");
+        assert!(drawn <= limit, "{name}: {drawn}");
     }
 }

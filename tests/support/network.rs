@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use berkeleyd::auth::Sequence;
 use berkeleyd::config::NodeConfig;
 use berkeleyd::context::Event;
 use berkeleyd::identity::Incarnation;
 use berkeleyd::keys::KeyRing;
 use berkeleyd::node::Node;
-use berkeleyd::protocol::{Frame, Message};
+use berkeleyd::protocol::{Frame, HEADER_LEN, Message, split_trailer};
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
 use bytes::BytesMut;
@@ -59,8 +60,8 @@ impl Member {
 /// Decides the fate of one datagram: how long it takes, or `None` when it is lost.
 pub type Fate = Box<dyn FnMut(&mut Dice, usize, usize, &[u8]) -> Option<Span>>;
 
-/// Changes what the node with this index says.
-pub type Tamper = Box<dyn FnMut(usize, &mut Message<'_>)>;
+/// Changes what the node with this index says to an address.
+pub type Tamper = Box<dyn FnMut(usize, SocketAddr, &mut Message<'_>)>;
 
 /// A linear congruential generator: the same numbers on every machine.
 pub struct Dice(u64);
@@ -79,8 +80,11 @@ pub struct Network {
     pub fate: Fate,
     /// Changes what the node with this index says before it goes on its way.
     pub tamper: Tamper,
-    /// What nodes that are started from now on authenticate their frames with; nothing is tampered with then.
+    /// What nodes that are started from now on authenticate their frames with. Who lies holds the key: what is tampered with is
+    /// sealed again.
     pub keys: Option<KeyRing>,
+    /// Bytes sent to addresses at which there is no node.
+    pub to_nobody: usize,
     /// Added to the incarnations, so that two networks have no life in common.
     pub era: u64,
     pub dice: Dice,
@@ -97,8 +101,9 @@ impl Network {
             now: Span::ZERO,
             members: Vec::new(),
             fate: Box::new(|dice, _, _, _| Some(Span::from_nanos(50_000 + i64::try_from(dice.roll(20_000)).unwrap()))),
-            tamper: Box::new(|_, _| {}),
+            tamper: Box::new(|_, _, _| {}),
             keys: None,
+            to_nobody: 0,
             era: 0,
             dice: Dice(1),
             flying: BTreeMap::new(),
@@ -173,11 +178,17 @@ impl Network {
         self.flush(index);
     }
 
-    /// Hands bytes to a node as if they had come from `from`.
+    /// Hands bytes to a node as if they had come from `from`. Nobody may get more back than it has sent.
     pub fn inject(&mut self, to: usize, from: SocketAddr, bytes: &[u8]) {
         let local = self.members[to].local(self.now);
         self.members[to].node.handle_datagram(local, from, Stamp::user(local), bytes);
-        self.flush(to);
+        let answered = self.flush(to).get(&from).copied().unwrap_or_default();
+        assert!(
+            answered <= bytes.len(),
+            "{answered} bytes in answer to {}: {:?}",
+            bytes.len(),
+            Frame::decode(bytes).or_else(|_| Frame::decode_authenticated(bytes))
+        );
     }
 
     /// True error of a node's disciplined clock: what it shows less true time.
@@ -198,28 +209,45 @@ impl Network {
         errors.iter().copied().max().unwrap_or_default() - errors.iter().copied().min().unwrap_or_default()
     }
 
-    fn flush(&mut self, index: usize) {
-        let mut buffer = BytesMut::new();
+    /// Sends what a node has to send; gives the bytes for each address.
+    fn flush(&mut self, index: usize) -> BTreeMap<SocketAddr, usize> {
+        let (mut buffer, mut sent) = (BytesMut::new(), BTreeMap::new());
         let local = self.members[index].local(self.now);
         while let Some(transmit) = self.members[index].node.poll_transmit(local, &mut buffer) {
             self.sent += 1;
-            let bytes = if self.members[index].node.keys().is_some() {
-                buffer.clone()
-            } else {
-                let mut frame = Frame::decode(&buffer).expect("nodes send legal frames");
-                (self.tamper)(index, &mut frame.message);
-                let mut bytes = BytesMut::new();
-                frame.encode(&mut bytes);
-                bytes
-            };
+            let bytes = self.tampered(index, transmit.to, &buffer);
+            *sent.entry(transmit.to).or_default() += bytes.len();
             for to in 0..self.members.len() {
                 if transmit.to == group() || transmit.to == address(to) {
                     self.fly(index, to, &bytes);
                 }
             }
+            if transmit.to != group() && (0..self.members.len()).all(|to| transmit.to != address(to)) {
+                self.to_nobody += bytes.len();
+            }
         }
         while let Some(event) = self.members[index].node.poll_event() {
             self.members[index].events.push(event);
+        }
+        sent
+    }
+
+    /// What a node sends to an address, after it was tampered with.
+    fn tampered(&mut self, index: usize, to: SocketAddr, sent: &[u8]) -> Vec<u8> {
+        let trailer = split_trailer(sent).expect("nodes send legal frames").map(|(_, trailer)| trailer);
+        let frame = if trailer.is_some() { Frame::decode_authenticated(sent) } else { Frame::decode(sent) };
+        let mut frame = frame.expect("nodes send legal frames");
+        (self.tamper)(index, to, &mut frame.message);
+        let mut bytes = BytesMut::new();
+        frame.encode(&mut bytes);
+        let is_changed = bytes[HEADER_LEN..] != sent[HEADER_LEN..bytes.len()];
+        match (trailer, &mut self.keys) {
+            (Some(trailer), Some(keys)) if is_changed => {
+                keys.seal(&mut bytes, trailer.recipient, Sequence::new(trailer.sequence), None);
+                bytes.to_vec()
+            }
+            (Some(_), _) => sent.to_vec(),
+            (None, _) => bytes.to_vec(),
         }
     }
 

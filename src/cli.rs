@@ -13,7 +13,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::commands::{keygen, simulate};
+use crate::commands::{keygen, simulate, status};
 use crate::config_file::{self, Origins};
 use crate::failure::Failure;
 use crate::settings::{RunConfig, Settings, reason, suggestion};
@@ -40,13 +40,8 @@ Examples:
 pub enum Invocation {
     /// Run a node.
     Run(Box<RunConfig>),
-    /// Show what a running node knows.
-    Status {
-        /// Where it listens; `None`: look in the default places.
-        socket: Option<PathBuf>,
-        /// For programs instead of people.
-        json: bool,
-    },
+    /// Show what a running node knows, or wait until it is synchronised.
+    Status(status::Options),
     /// Show a whole ensemble at work.
     Demo,
     /// Simulate an ensemble.
@@ -96,15 +91,8 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Show what a running node knows
-    Status {
-        /// The node's socket [default: in $XDG_RUNTIME_DIR, /run or /tmp]
-        #[arg(long, value_name = "PATH")]
-        socket: Option<PathBuf>,
-        /// One JSON object instead of text; times are integers in ns
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show what a running node knows, or wait until it is synchronised
+    Status(status::Options),
     /// Run a whole ensemble on loopback and show how it agrees
     Demo,
     /// Simulate an ensemble, and measure how well it agrees
@@ -131,7 +119,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     };
     let line = CommandLine::from_arg_matches(&matches).map_err(mistake)?;
     match line.command {
-        Some(Task::Status { socket, json }) => return Ok(Invocation::Status { socket, json }),
+        Some(Task::Status(options)) => return Ok(Invocation::Status(options)),
         Some(Task::Demo) => return Ok(Invocation::Demo),
         Some(Task::Simulate(options)) => return Ok(Invocation::Simulate(options)),
         Some(Task::CheckConfig { file }) => return Ok(Invocation::CheckConfig { file }),
@@ -399,9 +387,15 @@ mod tests {
 
     #[test]
     fn commands_take_their_own_options() {
-        let status = |socket: Option<&str>, json| Ok(Invocation::Status { socket: socket.map(PathBuf::from), json });
-        assert_eq!(parsed("status"), status(None, false));
-        assert_eq!(parsed("status --json --socket /x"), status(Some("/x"), true));
+        let status = |options| Ok(Invocation::Status(options));
+        assert_eq!(parsed("status"), status(status::Options::default()));
+        let socket = Some("/x".into());
+        let expected = status::Options { socket, json: true, ..status::Options::default() };
+        assert_eq!(parsed("status --json --socket /x"), status(expected));
+        let waiting = |wait_sync, timeout| status::Options { wait_sync, timeout, ..status::Options::default() };
+        assert_eq!(parsed("status --wait-sync"), status(waiting(Some(None), None)));
+        let (bound, timeout) = (Span::from_millis(1), Span::from_secs(30));
+        assert_eq!(parsed("status --wait-sync=1ms --timeout 30s"), status(waiting(Some(Some(bound)), Some(timeout))));
         assert_eq!(parsed("demo"), Ok(Invocation::Demo));
         assert_eq!(parsed("check-config f"), Ok(Invocation::CheckConfig { file: "f".into() }));
     }

@@ -70,6 +70,8 @@ pub struct EventLoop {
     ports: BTreeMap<Tier, Port>,
     signals: Signals,
     status_socket: Option<StatusSocket>,
+    /// Status clients were reported and not all served yet.
+    has_clients: bool,
     privileges: PrivilegeStatus,
     clock: LocalClock,
     continuity: Continuity,
@@ -190,6 +192,7 @@ impl EventLoop {
             ports,
             signals,
             status_socket: None,
+            has_clients: false,
             privileges: PrivilegeStatus::default(),
             clock,
             continuity: Continuity::new(),
@@ -283,12 +286,17 @@ impl EventLoop {
                     }
                     token => match self.ports.values_mut().find(|port| [port.main, port.group].contains(&token)) {
                         Some(port) => port.is_ready(self.poll.registry(), event)?,
-                        None => self.serve_status(token),
+                        None => {
+                            self.has_clients |= self.status_socket.as_ref().is_some_and(|socket| socket.owns(token))
+                        }
                     },
                 }
             }
             for tier in [Tier::Upper, Tier::Lower] {
                 self.serve_port(tier);
+            }
+            if self.has_clients {
+                self.has_clients = self.serve_status();
             }
             let now = self.clock.now();
             if self.tiers.poll_timeout().is_some_and(|deadline| deadline <= now) {
@@ -349,7 +357,7 @@ impl EventLoop {
     /// How long to sleep; `None`: until something arrives. Not at all while a socket has not been emptied: readiness is
     /// reported only once.
     fn timeout(&self) -> Option<StdDuration> {
-        if self.ports.values().any(|port| port.has_more.any()) {
+        if self.has_clients || self.ports.values().any(|port| port.has_more.any()) {
             return Some(StdDuration::ZERO);
         }
         let steering = self.system_clock.as_ref().map(|steered| steered.next);
@@ -495,24 +503,23 @@ impl EventLoop {
         }
     }
 
-    fn serve_status(&mut self, token: Token) {
-        if self.status_socket.as_ref().is_none_or(|socket| !socket.owns(token)) {
-            return;
-        }
+    /// Shows the status to some of those who want to see it. True when there may be more.
+    fn serve_status(&mut self) -> bool {
         let pair = self.clock.pair();
         let of = |tier| Some(Status::new(self.tiers.node(tier)?, pair.local, self.driver_status(tier, pair)?));
         let Some(mut status) = of(Tier::Lower) else {
-            return;
+            return false;
         };
         status.upper = of(Tier::Upper).map(|upper| Box::new(UpperStatus::new(upper, &self.tiers, pair.local)));
-        if let Some(socket) = &mut self.status_socket {
-            socket.serve(self.poll.registry(), || {
-                // A status of plain numbers and texts always has a JSON form.
-                let mut text = serde_json::to_vec(&status).unwrap_or_default();
-                text.push(b'\n');
-                text
-            });
-        }
+        let Some(socket) = &mut self.status_socket else {
+            return false;
+        };
+        socket.serve(self.poll.registry(), || {
+            // A status of plain numbers and texts always has a JSON form.
+            let mut text = serde_json::to_vec(&status).unwrap_or_default();
+            text.push(b'\n');
+            text
+        })
     }
 
     fn clock_kind(&self) -> &'static str {

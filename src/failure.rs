@@ -50,7 +50,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// A value may hold a line break or an escape sequence; a message that repeats it must not.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 

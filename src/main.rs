@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 fn obey(invocation: Invocation) -> Result<(), Failure> {
     start_log(match &invocation {
         Invocation::Run(config) => config.verbosity,
-        Invocation::Status { .. }
+        Invocation::Status(_)
         | Invocation::Demo
         | Invocation::Simulate(_)
         | Invocation::CheckConfig { .. }
@@ -31,7 +31,7 @@ fn obey(invocation: Invocation) -> Result<(), Failure> {
     });
     match invocation {
         Invocation::Run(config) => commands::run::run(*config),
-        Invocation::Status { socket, json } => commands::status::status(socket.as_deref(), json),
+        Invocation::Status(options) => commands::status::status(&options),
         Invocation::Demo => commands::demo::demo(),
         Invocation::Simulate(options) => commands::simulate::simulate(&options),
         Invocation::CheckConfig { file } => commands::check_config::check_config(&file),

@@ -178,6 +178,8 @@ struct Superior {
 #[derive(Debug)]
 pub struct Master {
     term: Term,
+    /// When it became master.
+    since: LocalTime,
     /// How often foreign frames raise it.
     raises: Throttle,
     round: Round,
@@ -210,7 +212,7 @@ pub struct Master {
 impl Master {
     /// A master of the first term that announces itself at once.
     pub fn new(context: &mut Context, now: LocalTime) -> Self {
-        let mut master = Self::unannounced(context, Term::default());
+        let mut master = Self::unannounced(context, Term::default(), now);
         master.take_term(context, Term::default(), now);
         master
     }
@@ -218,7 +220,7 @@ impl Master {
     /// A master that was elected. If its clock shows the time of an ensemble, that goes on: its first round comes as soon as its heirs
     /// can have answered.
     pub fn elected(context: &mut Context, heritage: Heritage, now: LocalTime) -> Self {
-        let mut master = Self::unannounced(context, heritage.term);
+        let mut master = Self::unannounced(context, heritage.term, now);
         master.gathers = Some((now, heritage.members));
         master.inherits = context.corrected_in;
         if context.clock.is_corrected() {
@@ -230,9 +232,10 @@ impl Master {
         master
     }
 
-    fn unannounced(context: &Context, term: Term) -> Self {
+    fn unannounced(context: &Context, term: Term, since: LocalTime) -> Self {
         Self {
             term,
+            since,
             raises: Throttle::default(),
             round: Round::default(),
             stage: Stage::Alone,
@@ -267,6 +270,11 @@ impl Master {
         if self.members.is_empty() {
             self.ending = Some(Ending::Refused(living));
         }
+    }
+
+    /// When it became master, whatever terms it has taken since.
+    pub fn since(&self) -> LocalTime {
+        self.since
     }
 
     /// Its mastership.

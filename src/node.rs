@@ -470,6 +470,14 @@ impl Node {
         }
     }
 
+    /// Since when, as far as it has seen.
+    pub fn master_since(&self) -> Option<LocalTime> {
+        match &self.role {
+            RoleState::Master(master) => Some(master.since()),
+            RoleState::Slave(slave) => slave.master_since(),
+        }
+    }
+
     /// True while it stands for election.
     pub fn is_candidate(&self) -> bool {
         matches!(self.role, RoleState::Slave(_)) && self.election.is_candidate()

@@ -60,6 +60,8 @@ struct Mastership {
     term: Term,
     master: NodeId,
     incarnation: Incarnation,
+    /// When it was heard for the first time.
+    since: LocalTime,
     /// The last round of this term in which we were corrected, and what became of the correction, to be said again
     /// when it arrives again.
     corrected: Option<(Round, Outcome)>,
@@ -145,8 +147,8 @@ impl Slave {
 
     /// A node that was master of `term` until now: it looks for the next one, and follows none of that term or below.
     pub fn after_mastership(context: &Context, term: Term, now: LocalTime) -> Self {
-        let mastership =
-            Mastership { term, master: context.config.node_id, incarnation: context.incarnation, corrected: None };
+        let (master, incarnation) = (context.config.node_id, context.incarnation);
+        let mastership = Mastership { term, master, incarnation, since: now, corrected: None };
         Self { mastership: Some(mastership), ..Self::new(now) }
     }
 
@@ -178,9 +180,18 @@ impl Slave {
 
     /// The master that is followed, if one is heard.
     pub fn master(&self) -> Option<NodeId> {
+        self.followed_mastership().map(|mastership| mastership.master)
+    }
+
+    /// When it was heard for the first time in this term.
+    pub fn master_since(&self) -> Option<LocalTime> {
+        self.followed_mastership().map(|mastership| mastership.since)
+    }
+
+    fn followed_mastership(&self) -> Option<&Mastership> {
         match self.state {
             State::Listening { .. } => None,
-            State::Following(_) => self.mastership.map(|mastership| mastership.master),
+            State::Following(_) => self.mastership.as_ref(),
         }
     }
 
@@ -329,6 +340,7 @@ impl Slave {
                 term: header.term,
                 master: header.sender,
                 incarnation: header.incarnation,
+                since: now,
                 corrected: None,
             });
             self.announce = None;

@@ -36,6 +36,8 @@ pub struct Status {
     pub term: u64,
     /// Who is master, as far as it knows; null when none is heard.
     pub master_id: Option<u64>,
+    /// For how long it has been, as far as this node has seen: from when it was first heard in this term. Null when none is heard.
+    pub master_for_ms: Option<i64>,
     /// The master's round, or that of a slave's last correction.
     pub round: u32,
     /// Its clock has been corrected and its error bound is within γ.
@@ -262,6 +264,7 @@ impl Status {
             },
             term: node.term().get(),
             master_id: node.master().map(|master| master.get()),
+            master_for_ms: node.master_since().map(|since| millis(now - since)),
             round: node.round().get(),
             synchronised: node.is_synchronised(now),
             error_bound_ns: clock.error_bound(now).as_nanos(),
@@ -301,6 +304,11 @@ impl Status {
     }
 }
 
+/// Whole milliseconds of a time that has passed, which is never negative.
+fn millis(passed: Span) -> i64 {
+    passed.max(Span::ZERO).as_nanos() / 1_000_000
+}
+
 /// Why a master asks as often as it does.
 fn pause_reason(pause: Span, config: &NodeConfig) -> &'static str {
     match pause.cmp(&config.interval) {
@@ -332,7 +340,7 @@ impl PeerStatus {
             timestamping: member.stamps().name().to_owned(),
             counted: reason.is_none(),
             reason: reason.map(str::to_owned),
-            last_heard_ms: (now - member.last_heard).max(Span::ZERO).as_nanos() / 1_000_000,
+            last_heard_ms: millis(now - member.last_heard),
             retransmissions: member.retransmissions,
         })
     }

@@ -123,17 +123,19 @@ impl StatusSocket {
         (self.first_client.0 - 1..self.first_client.0 + CLIENTS).contains(&token.0)
     }
 
-    /// Serves whoever is ready; `answer` is asked for once for each new client.
-    pub fn serve(&mut self, registry: &Registry, mut answer: impl FnMut() -> Vec<u8>) {
+    /// Serves whoever is ready, [`CLIENTS`] newcomers at most; `answer` is asked for once for each of them. True when there may be more:
+    /// clients that come faster than they are served must not keep the node from its work.
+    pub fn serve(&mut self, registry: &Registry, mut answer: impl FnMut() -> Vec<u8>) -> bool {
         self.clients.retain_mut(|client| client.write().is_ok_and(|done| !done));
-        loop {
+        for _ in 0..CLIENTS {
             match self.listener.listener.accept() {
                 Ok((stream, _)) => self.welcome(registry, stream, answer()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Drained, or the client is gone already; whatever else it is, the next one may fare better.
-                Err(_) => return,
+                Err(_) => return false,
             }
         }
+        true
     }
 
     fn welcome(&mut self, registry: &Registry, stream: UnixStream, answer: Vec<u8>) {

@@ -5,9 +5,11 @@
 mod support;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use berkeleyd::commands::status::fetch;
@@ -54,6 +56,7 @@ fn the_json_status_keeps_its_contract(node: &Daemon, role: RoleName) {
     let status: Value = serde_json::from_str(&text).expect("JSON");
     let natural = |name: &str| assert!(status.pointer(name).is_some_and(Value::is_u64), "{name}: {status}");
     ["/node_id", "/incarnation", "/term", "/master_id", "/round"].into_iter().for_each(natural);
+    natural("/master_for_ms");
     let integer = |name: &str| assert!(status.pointer(name).is_some_and(Value::is_i64), "{name}: {status}");
     ["/error_bound_ns", "/last_correction_ns", "/skew_ppb", "/clock/system_ns", "/clock/disciplined_ns"]
         .into_iter()
@@ -88,15 +91,13 @@ fn the_status_is_readable(master: &Daemon, slave: &Daemon) {
     };
     let id = master.status().node_id;
     let of_slave = text(slave);
-    let phrases =
-        ["node         1 at 127.0.0.1:", &format!("role         slave of {id}, term 1, round "), "yes, within "];
+    let phrases = ["node         1 at 127.0.0.1:", &format!("role         slave of {id} for "), "yes, within "];
     for phrase in phrases.into_iter().chain([" stamps", " in all, rate ", " sent, ", " received, "]) {
         assert!(of_slave.contains(phrase), "{phrase:?}:\n{of_slave}");
     }
     let of_master = text(master);
     let heads = ["slave", "address", "offset", "± at most", "delay", "skew", "stamps", "heard", "counted"];
-    for phrase in [&format!("node         {id} at 127.0.0.1:"), "role         master, term 1"].into_iter().chain(heads)
-    {
+    for phrase in [&format!("node         {id} at 127.0.0.1:"), "role         master for "].into_iter().chain(heads) {
         assert!(of_master.contains(phrase), "{phrase:?}:\n{of_master}");
     }
     let table = of_master.lines().skip_while(|line| !line.starts_with("slave "));
@@ -374,6 +375,11 @@ fn status_clients_that_never_read_and_many_at_once_do_not_stop_a_node() {
 
     let connect = || UnixStream::connect(&master.socket).expect("it listens");
     let lazy: Vec<UnixStream> = (0..20).map(|_| connect()).collect();
+    // They say what nobody wants to hear, as much of it as the socket takes.
+    for mut client in &lazy {
+        client.set_nonblocking(true).expect("set");
+        while client.write(&[0xff; 4_096]).is_ok() {}
+    }
     let busy: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(&slave.socket).expect("it listens")).collect();
     let rounds = master.status().round;
     lab.until("rounds go on", || (master.status().round >= rounds + 4).then_some(()));
@@ -390,6 +396,32 @@ fn status_clients_that_never_read_and_many_at_once_do_not_stop_a_node() {
     lab.agree(&[&master, &slave]);
     let wake_ups = master.status().counters.wake_ups - before;
     assert!(wake_ups < 50_000, "{wake_ups} wake-ups: clients that have gone keep the loop busy");
+}
+
+/// Faster than they can be served: the loop must come round to its signals and its deadlines all the same.
+#[test]
+fn a_flood_of_status_clients_does_not_stop_the_loop() {
+    let lab = Lab::new();
+    let mut master = lab.join("master", "--role master --interval 250ms");
+    let slave = lab.join("slave", "--role slave");
+    lab.agree(&[&master, &slave]);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let flood: Vec<_> = (0..4)
+        .map(|_| {
+            let (is_over, socket) = (Arc::clone(&is_over), master.socket.clone());
+            // Until then, or until nobody is there.
+            thread::spawn(move || while !is_over.load(Ordering::Relaxed) && UnixStream::connect(&socket).is_ok() {})
+        })
+        .collect();
+    // The slave is asked, so that nothing here depends on the master's serving its status.
+    let announced = slave.status().counters.received["announce"];
+    lab.until("the master goes on announcing", || {
+        (slave.status().counters.received["announce"] >= announced + 12).then_some(())
+    });
+    master.signal(Signal::SIGTERM);
+    assert_eq!(master.end(&lab).0, Some(0));
+    is_over.store(true, Ordering::Relaxed);
+    flood.into_iter().for_each(|thread| thread.join().expect("the flood ends"));
 }
 
 /// More than the buffer of a Unix socket takes, on any Linux: 208 KiB.

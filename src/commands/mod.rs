@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use anstream::AutoStream;
 use nix::unistd::{AccessFlags, access};
 
 pub use crate::failure::Failure;
@@ -23,7 +24,18 @@ pub use crate::failure::Failure;
 /// # Errors
 /// The output cannot be written otherwise: the disk is full.
 pub fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
+    write_to(io::stdout().lock(), text)
+}
+
+/// The same without its colours, unless the standard output is a terminal that wants them (`NO_COLOR`, `CLICOLOR`, `TERM`).
+///
+/// # Errors
+/// As above.
+pub fn print_coloured(text: &str) -> Result<(), Failure> {
+    write_to(AutoStream::auto(io::stdout().lock()), text)
+}
+
+fn write_to(mut out: impl Write, text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::Failed(format!("standard output: {error}")))

@@ -1,33 +1,134 @@
-//! `berkeleyd status`: what a running node knows, for people or, with `--json`, for programs.
+//! `berkeleyd status`: what a running node knows, for people or, with `--json`, for programs; and, with `--wait-sync`, only whether it is
+//! synchronised, as soon as it is.
+//!
+//! What answers may be anybody, since `/tmp` is one of the places that are looked at: its texts reach the terminal without control
+//! characters.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration as StdDuration;
+use std::thread;
 
-use crate::commands::{Failure, print, socket_places};
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use serde::Deserialize;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::commands::{Failure, print, print_coloured, socket_places};
+use crate::failure::one_line;
+use crate::local_clock::LocalClock;
 use crate::status::{PeerStatus, RoleName, Status, UpperStatus};
 use crate::time::{Skew, Span};
 
 /// A node answers within a millisecond; one that is stopped (SIGSTOP) accepts and never answers.
-const PATIENCE: StdDuration = StdDuration::from_secs(2);
+const PATIENCE: Span = Span::from_secs(2);
+/// What an answer is waited for at least, so that the last look of a short timeout is a look. The timeout is overrun by no more.
+const LEAST_PATIENCE: Span = Span::from_millis(100);
+/// Between two looks of who waits: no node works for it, and no service starts much later.
+const GLANCE: Span = Span::from_millis(200);
+/// The longest answer that is read: a status of so many slaves as a node may have at most takes some 8 MB.
+const LONGEST: u64 = 64 << 20;
 
-/// Shows what a running node knows. `socket`: where it listens, else the first of [`socket_places`] that answers.
+const PLAIN: Style = Style::new();
+const HEADING: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// Which node, and what of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Options {
+    /// The node's socket [default: in $XDG_RUNTIME_DIR, /run or /tmp]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// One JSON object instead of text; times are integers in ns
+    #[arg(long)]
+    pub json: bool,
+    /// Show nothing: wait until it is synchronised, within MAX_BOUND
+    #[arg(long, value_name = "MAX_BOUND", num_args = 0..=1, require_equals = true, conflicts_with = "json",
+        value_parser = duration)]
+    pub wait_sync: Option<Option<Span>>,
+    /// Wait no longer than this, then exit with 1 [default: for ever]
+    #[arg(long, value_name = "DUR", requires = "wait_sync", value_parser = duration)]
+    pub timeout: Option<Span>,
+}
+
+fn duration(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|error| format!("{error}"))?;
+    if span < Span::ZERO { Err("must not be negative".to_owned()) } else { Ok(span) }
+}
+
+/// Why there is no status.
+#[derive(Debug)]
+enum Silence {
+    /// Nobody answers, at present.
+    NoAnswer(String),
+    /// Who answers speaks another language, and will when it is asked again.
+    Foreign(String),
+}
+
+impl From<Silence> for Failure {
+    fn from(silence: Silence) -> Self {
+        match silence {
+            Silence::NoAnswer(text) | Silence::Foreign(text) => Self::Failed(text),
+        }
+    }
+}
+
+/// Shows what a running node knows, or waits until it is synchronised. Without a socket it is the first of [`socket_places`] that answers.
 ///
 /// # Errors
-/// No node answers.
-pub fn status(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
-    let text = match socket {
-        Some(path) => fetch(path).map_err(|error| Failure::Failed(no_answer(path, &error)))?,
-        None => fetch_first(&socket_places())?,
-    };
-    if json {
-        return print(&text);
+/// No node answers, or it is not synchronised in time.
+pub fn status(options: &Options) -> Result<(), Failure> {
+    let places = options.socket.as_ref().map_or_else(socket_places, |path| vec![path.clone()]);
+    if let Some(max_bound) = options.wait_sync {
+        return wait(&places, max_bound, options.timeout);
     }
-    let status = serde_json::from_str(&text)
-        .map_err(|error| Failure::Failed(format!("the node speaks another version of the status: {error}")))?;
-    print(&for_people(&status))
+    let answer = Answer::of_first(&places, PATIENCE)?;
+    if options.json {
+        return print(&answer.text);
+    }
+    print_coloured(&for_people(&answer.status()?))
+}
+
+/// Looks at the node again and again until it is synchronised, whether or not it runs already.
+fn wait(places: &[PathBuf], max_bound: Option<Span>, timeout: Option<Span>) -> Result<(), Failure> {
+    let clock = LocalClock::new(Skew::ZERO).map_err(|error| Failure::Failed(error.to_string()))?;
+    let start = clock.now();
+    let left = || timeout.map_or(Span::MAX, |timeout| timeout - (clock.now() - start));
+    loop {
+        // Before the look: what is not so after the last one was given its time.
+        let is_last = left() <= Span::ZERO;
+        let patience = left().clamp(LEAST_PATIENCE, PATIENCE);
+        let obstacle = match Answer::of_first(places, patience).and_then(|answer| answer.status()) {
+            Ok(status) => obstacle(&status, max_bound),
+            Err(Silence::NoAnswer(text)) => Some(text),
+            Err(foreign @ Silence::Foreign(_)) => return Err(foreign.into()),
+        };
+        match (obstacle, timeout) {
+            (None, _) => return Ok(()),
+            (Some(obstacle), Some(timeout)) if is_last => {
+                return Err(Failure::Failed(format!("not synchronised in {timeout}: {obstacle}")));
+            }
+            // It may end early; then there is a look too many.
+            (Some(_), _) => thread::park_timeout(left().clamp(Span::ZERO, GLANCE).to_std()),
+        }
+    }
+}
+
+/// Why the node is not synchronised, or not well enough; `None` when it is.
+fn obstacle(status: &Status, max_bound: Option<Span>) -> Option<String> {
+    let bound = Span::from_nanos(status.error_bound_ns);
+    match (status.synchronised, max_bound) {
+        (false, _) if bound == Span::MAX => Some("the node's clock was not corrected yet".to_owned()),
+        (false, _) => Some(format!("the node's clock can be {bound} from ensemble time")),
+        (true, Some(max_bound)) if bound > max_bound => {
+            Some(format!("the node's clock can be {bound} from ensemble time, which is more than {max_bound}"))
+        }
+        (true, _) => None,
+    }
 }
 
 /// The JSON text that the node at `path` gives.
@@ -35,79 +136,134 @@ pub fn status(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 /// # Errors
 /// No node listens there, or it does not answer in time.
 pub fn fetch(path: &Path) -> io::Result<String> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    fetch_within(PATIENCE, path)
+}
+
+/// `patience`: with the connection, and with each piece of the answer.
+fn fetch_within(patience: Span, path: &Path) -> io::Result<String> {
+    let patience = Some(patience.to_std());
+    // A stopped node's queue may be full, and connecting would last for ever: the library's stream cannot be told to give up.
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(patience)?;
+    socket.set_read_timeout(patience)?;
+    socket.connect(&SockAddr::unix(path)?)?;
     let mut text = String::new();
-    stream.read_to_string(&mut text)?;
+    UnixStream::from(std::os::fd::OwnedFd::from(socket)).take(LONGEST).read_to_string(&mut text)?;
     Ok(text)
 }
 
-fn fetch_first(places: &[PathBuf]) -> Result<String, Failure> {
-    let mut refused = None;
-    for path in places {
-        match fetch(path) {
-            Ok(text) => return Ok(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => refused = Some(no_answer(path, &error)),
-        }
-    }
-    let names: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
-    Err(Failure::Failed(refused.unwrap_or_else(|| {
-        format!("no node runs here: there is no status socket at {} (see --socket)", names.join(", "))
-    })))
+/// What somebody said at a socket.
+struct Answer<'a> {
+    path: &'a Path,
+    text: String,
 }
 
-fn no_answer(path: &Path, error: &io::Error) -> String {
-    let kind = error.kind();
-    let path = path.display();
-    if kind == io::ErrorKind::NotFound {
-        format!("no node runs here: there is no status socket {path}")
-    } else if kind == io::ErrorKind::ConnectionRefused {
-        format!("no node runs here: it has left its status socket {path} behind")
-    } else if matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-        format!("the node at {path} does not answer: it is stopped or overloaded")
-    } else {
-        format!("status socket {path}: {error}")
+impl<'a> Answer<'a> {
+    fn of_first(places: &'a [PathBuf], patience: Span) -> Result<Self, Silence> {
+        let mut refused = None;
+        for path in places {
+            match fetch_within(patience, path) {
+                Ok(text) if text.ends_with('\n') => return Ok(Self { path, text }),
+                Ok(_) => refused = Some(format!("the node at {} ended within its answer", path.display())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => refused = Some(no_answer(path, &error)),
+            }
+        }
+        let names: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+        Err(Silence::NoAnswer(refused.unwrap_or_else(|| {
+            format!(
+                "no node runs here: there is no status socket {}; start one, or name its socket (--socket)",
+                names.join(", ")
+            )
+        })))
     }
+
+    fn status(&self) -> Result<Status, Silence> {
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Version {
+            version: String,
+        }
+        let path = self.path.display();
+        serde_json::from_str(&self.text).map_err(|error| {
+            Silence::Foreign(match serde_json::from_str::<Version>(&self.text) {
+                Ok(Version { version }) => format!(
+                    "the node at {path} has version {version}, and {} cannot read its status ({error}): use the program of that \
+                     version, or --json",
+                    env!("CARGO_PKG_VERSION")
+                ),
+                Err(_) => no_node(path),
+            })
+        })
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else the system says speaks for itself")]
+fn no_answer(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            format!("no node runs here: it has left its status socket {path} behind; start it again")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("status socket {path} is another user's: ask as the user that the node runs as, or as root")
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("the node at {path} does not answer: it is stopped or overloaded")
+        }
+        io::ErrorKind::InvalidData => no_node(path),
+        _ => format!("status socket {path}: {error}"),
+    }
+}
+
+fn no_node(path: impl Display) -> String {
+    format!("what answers at {path} is no node: name a node's socket (--socket)")
+}
+
+/// Text in colours, without control characters that came from outside.
+fn coloured(style: Style, text: &str) -> String {
+    format!("{style}{}{style:#}", one_line(text))
 }
 
 /// Some lines of facts, and on a master the table of its slaves.
 fn for_people(status: &Status) -> String {
     let mut lines = String::new();
-    let mut line = |name: &str, value: &str| {
+    let mut line = |name: &str, style: Style, value: &str| {
         // Writing to a string cannot fail.
-        let _ = writeln!(lines, "{name:<13}{value}");
+        let _ = writeln!(lines, "{name:<13}{}", coloured(style, value));
     };
     line(
         "node",
+        PLAIN,
         &format!("{} at {}, domain {}, version {}", status.node_id, status.address, status.domain, status.version),
     );
-    line("role", &format!("{}, term {}, round {}", role(status), status.term, status.round));
+    line("role", role_style(status), &format!("{}, term {}, round {}", role(status), status.term, status.round));
     if let Some(upper) = &status.upper {
         let UpperStatus { state, offset_ns, node } = &**upper;
         let bound = match Span::from_nanos(node.error_bound_ns) {
             Span::MAX => "not corrected yet".to_owned(),
             bound => format!("within {bound}, this clock {} from it", Span::from_nanos(*offset_ns)),
         };
-        line("above", &format!("domain {} {state}: {}, term {}, {bound}", node.domain, role(node), node.term));
+        let text = format!("domain {} {state}: {}, term {}, {bound}", node.domain, role(node), node.term);
+        line("above", if state == "heard" { GOOD } else { DOUBTFUL }, &text);
     }
     let bound = Span::from_nanos(status.error_bound_ns);
-    line(
-        "synchronised",
-        &match (status.synchronised, bound) {
-            (true, _) => format!("yes, within {bound} of ensemble time"),
-            (false, Span::MAX) => "no, not corrected yet".to_owned(),
-            (false, _) => format!("no, it can be {bound} from ensemble time"),
-        },
-    );
+    let (style, synchronised) = match (status.synchronised, bound) {
+        (true, _) => (GOOD, format!("yes, within {bound} of ensemble time")),
+        (false, Span::MAX) => (BAD, "no, not corrected yet".to_owned()),
+        (false, _) => (BAD, format!("no, it can be {bound} from ensemble time")),
+    };
+    line("synchronised", style, &synchronised);
     let clock = &status.clock;
     let ahead = Span::from_nanos(clock.disciplined_ns.saturating_sub(clock.system_ns));
     let relation = if ahead.is_forward() { "ahead of" } else { "behind" };
-    line("clock", &format!("{}, {} {relation} the system's, {} stamps", clock.kind, ahead.abs(), status.timestamping));
+    let text = format!("{}, {} {relation} the system's, {} stamps", clock.kind, ahead.abs(), status.timestamping);
+    line("clock", PLAIN, &text);
     let slew = Span::from_nanos(status.slew_ns);
     let slewing = if slew == Span::ZERO { String::new() } else { format!(", {slew} still to be slewed") };
     line(
         "correction",
+        PLAIN,
         &format!(
             "{} last, {} in all, rate {}{slewing}",
             Span::from_nanos(status.last_correction_ns),
@@ -116,10 +272,11 @@ fn for_people(status: &Status) -> String {
         ),
     );
     if let (Some(pause), Some(reason)) = (status.pause_ns, &status.pause_reason) {
-        line("rounds", &format!("every {}: {reason}", Span::from_nanos(pause)));
+        line("rounds", PLAIN, &format!("every {}: {reason}", Span::from_nanos(pause)));
     }
     if let Some(refused) = status.refused_correction_ns {
-        line("refused", &format!("a correction of {}: larger than --max-correction", Span::from_nanos(refused)));
+        let text = format!("a correction of {}: larger than --max-correction", Span::from_nanos(refused));
+        line("refused", BAD, &text);
     }
     let dropped: Vec<String> = status
         .counters
@@ -128,18 +285,19 @@ fn for_people(status: &Status) -> String {
         .filter(|(_, count)| **count > 0)
         .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
-    let sum = |counts: &std::collections::BTreeMap<String, u64>| {
-        counts.values().fold(0, |sum: u64, count| sum.saturating_add(*count))
-    };
+    let sum = |counts: &BTreeMap<String, u64>| counts.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
     let dropped =
         if dropped.is_empty() { "none dropped".to_owned() } else { format!("dropped: {}", dropped.join(", ")) };
     line(
         "datagrams",
+        PLAIN,
         &format!("{} sent, {} received, {dropped}", sum(&status.counters.sent), sum(&status.counters.received)),
     );
-    let keys = status.keys.as_deref().map(|keys| keys.iter().map(u32::to_string).collect::<Vec<_>>().join(", "));
-    line("keys", &keys.unwrap_or_else(|| "none: frames are not authenticated".to_owned()));
-    line("privileges", &status.privileges.to_string());
+    match status.keys.as_deref() {
+        Some(keys) => line("keys", PLAIN, &keys.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
+        None => line("keys", DOUBTFUL, "none: frames are not authenticated"),
+    }
+    line("privileges", PLAIN, &status.privileges.to_string());
     if status.role == RoleName::Master {
         lines.push('\n');
         lines.push_str(&table(&status.peers));
@@ -152,11 +310,32 @@ fn for_people(status: &Status) -> String {
 }
 
 fn role(status: &Status) -> String {
+    // Older nodes do not say it.
+    let lasting = status.master_for_ms.map(|passed| format!(" for {}", lasting(passed))).unwrap_or_default();
     match (status.role, status.master_id) {
-        (RoleName::Master, _) => "master".to_owned(),
-        (RoleName::Slave, Some(master)) => format!("slave of {master}"),
+        (RoleName::Master, _) => format!("master{lasting}"),
+        (RoleName::Slave, Some(master)) => format!("slave of {master}{lasting}"),
         (RoleName::Slave | RoleName::Listening, _) => "listening: no master is heard".to_owned(),
         (RoleName::Candidate, _) => "candidate".to_owned(),
+    }
+}
+
+fn role_style(status: &Status) -> Style {
+    match status.role {
+        RoleName::Master | RoleName::Slave => PLAIN,
+        RoleName::Candidate | RoleName::Listening => DOUBTFUL,
+    }
+}
+
+/// Whole milliseconds in the two largest units that they fill: `3 h 20 min`.
+fn lasting(millis: i64) -> String {
+    let seconds = millis / 1_000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        86_400.. => format!("{days} d {} h", hours % 24),
+        3_600.. => format!("{hours} h {} min", minutes % 60),
+        60.. => format!("{minutes} min {} s", seconds % 60),
+        _ => format!("{seconds} s"),
     }
 }
 
@@ -184,13 +363,15 @@ fn table(peers: &[PeerStatus]) -> String {
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let mut text = String::new();
-    for row in &rows {
+    // A style a row: the header's, and one for each slave.
+    let styles = std::iter::once(HEADING).chain(peers.iter().map(|peer| if peer.counted { PLAIN } else { DOUBTFUL }));
+    for (row, style) in rows.iter().zip(styles) {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
             // Texts to the left, numbers to the right.
             0 | 1 | 6 | 8 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push_str(&coloured(style, cells.collect::<Vec<_>>().join("  ").trim_end()));
         text.push('\n');
     }
     text

@@ -137,10 +137,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         .map_err(|faults| Failure::Mistake(origins.mistakes(&faults).into_iter().next().unwrap_or_default()))
 }
 
-/// The command line, without the documentation of [`Settings`], which clap would show on top of the help.
+/// The command line, for who reads it or writes about it, without the documentation of [`Settings`], which clap would show on top of the help.
 ///
 /// Lines are never wrapped, so that all builds show the same help: another crate may turn clap's wrapping on.
-fn command() -> clap::Command {
+pub fn command() -> clap::Command {
     CommandLine::command().about(ABOUT).long_about(None).term_width(0)
 }
 

@@ -29,8 +29,9 @@ use crate::local_clock::{Continuity, LocalClock, Pair};
 use crate::net::{Received, Sockets};
 use crate::node::{Transmit, TransmitToken};
 use crate::protocol::MAX_FRAME_LEN;
+use crate::service_manager::ServiceManager;
 use crate::state_dir::StateDir;
-use crate::status::{DriverStatus, PrivilegeStatus, Status, UpperStatus};
+use crate::status::{DriverStatus, PrivilegeStatus, Standing, Status, UpperStatus};
 use crate::status_socket::{StatusListener, StatusSocket};
 use crate::system_clock::{SystemClock, SystemClockError, Target};
 use crate::tiers::{Tier, Tiers};
@@ -77,6 +78,9 @@ pub struct EventLoop {
     continuity: Continuity,
     system_clock: Option<Steered>,
     drift: Option<Drift>,
+    service_manager: Option<ServiceManager>,
+    /// What it was told last of how the node stands.
+    told: Option<Standing>,
     key_files: BTreeMap<Tier, KeyFile>,
     tiers: Tiers,
     buffer: BytesMut,
@@ -198,6 +202,8 @@ impl EventLoop {
             continuity: Continuity::new(),
             system_clock: system_clock.map(|clock| Steered { clock, next, step: None }),
             drift: None,
+            service_manager: None,
+            told: None,
             key_files: BTreeMap::new(),
             tiers,
             buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
@@ -224,6 +230,11 @@ impl EventLoop {
     /// Keeps the oscillator's rate in a directory, now and then and at the end.
     pub fn keep_drift_in(&mut self, state_dir: StateDir) {
         self.drift = Some(Drift { state_dir, next: self.clock.now() + FIRST_SAVE });
+    }
+
+    /// Tells the service manager what becomes of the node.
+    pub fn report_to(&mut self, service_manager: ServiceManager) {
+        self.service_manager = Some(service_manager);
     }
 
     /// Authenticates what a node sends and hears, with the keys in a file that is read again on SIGHUP.
@@ -261,8 +272,12 @@ impl EventLoop {
             let at = self.ports.get(&tier).map_or_else(String::new, |port| port.sockets.local_addr().to_string());
             info!("started node={node_id} role={role:?} at={at} domain={domain} clock={}", self.clock_kind());
         }
+        if let Some(manager) = &self.service_manager {
+            manager.is_ready();
+        }
         loop {
             self.flush();
+            self.report();
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => result?,
@@ -275,6 +290,9 @@ impl EventLoop {
                         let signals: Vec<i32> = self.signals.pending().collect();
                         if let Some(signal) = signals.iter().find(|signal| **signal != SIGHUP) {
                             info!("stopping signal={signal}");
+                            if let Some(manager) = &self.service_manager {
+                                manager.stops();
+                            }
                             self.tiers.handle_shutdown();
                             self.flush();
                             self.save_drift();
@@ -306,6 +324,19 @@ impl EventLoop {
             if self.drift.as_ref().is_some_and(|drift| drift.next <= now) {
                 self.save_drift();
             }
+        }
+    }
+
+    /// Tells the service manager that the loop runs, when that is due, and how the node stands, when that is new.
+    fn report(&mut self) {
+        let Some(manager) = &mut self.service_manager else {
+            return;
+        };
+        let now = self.clock.now();
+        manager.handle_timeout(now);
+        let standing = Standing::of(self.tiers.lower(), now);
+        if self.told.replace(standing) != Some(standing) {
+            manager.stands(&standing.to_string());
         }
     }
 
@@ -361,7 +392,8 @@ impl EventLoop {
             return Some(StdDuration::ZERO);
         }
         let steering = self.system_clock.as_ref().map(|steered| steered.next);
-        let deadline = self.tiers.poll_timeout().into_iter().chain(steering).min()?;
+        let sign_of_life = self.service_manager.as_ref().and_then(ServiceManager::poll_timeout);
+        let deadline = self.tiers.poll_timeout().into_iter().chain(steering).chain(sign_of_life).min()?;
         Some((deadline - self.clock.now()).to_std())
     }
 

@@ -50,6 +50,7 @@ pub mod protocol;
 pub mod replay;
 pub mod round_trip;
 pub mod seccomp;
+pub mod service_manager;
 pub mod settings;
 pub mod sim;
 pub mod slave;

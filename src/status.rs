@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::NodeConfig;
 use crate::counters::DropReason;
+use crate::identity::{NodeId, Term};
 use crate::member::Member;
 use crate::node::Node;
 use crate::stamp::StampSource;
@@ -111,6 +112,47 @@ pub enum RoleName {
     Candidate,
     /// It hears no master.
     Listening,
+}
+
+impl RoleName {
+    /// What this node is.
+    pub fn of(node: &Node) -> Self {
+        match (node.as_master(), node.is_candidate(), node.master()) {
+            (Some(_), _, _) => Self::Master,
+            (None, true, _) => Self::Candidate,
+            (None, false, Some(_)) => Self::Slave,
+            (None, false, None) => Self::Listening,
+        }
+    }
+}
+
+/// What is said of a node in one line: the least of it that changes only when something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    role: RoleName,
+    master: Option<NodeId>,
+    term: Term,
+    is_synchronised: bool,
+}
+
+impl Standing {
+    /// That of `node` at local time `now`.
+    pub fn of(node: &Node, now: LocalTime) -> Self {
+        let (master, term) = (node.master(), node.term());
+        Self { role: RoleName::of(node), master, term, is_synchronised: node.is_synchronised(now) }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.role, self.master) {
+            (RoleName::Slave, Some(master)) => write!(f, "slave of {master}")?,
+            (RoleName::Master, _) => write!(f, "master")?,
+            (RoleName::Candidate, _) => write!(f, "candidate")?,
+            (RoleName::Slave | RoleName::Listening, _) => write!(f, "listening: no master is heard")?,
+        }
+        write!(f, ", term {}, {}synchronised", self.term, if self.is_synchronised { "" } else { "not " })
+    }
 }
 
 /// A node's clocks at one instant: on one machine, the difference between two nodes' `disciplined_ns - system_ns` is
@@ -256,12 +298,7 @@ impl Status {
             incarnation: node.incarnation().get(),
             domain: node.config().domain.get(),
             address: driver.address,
-            role: match (node.as_master(), node.is_candidate(), node.master()) {
-                (Some(_), _, _) => RoleName::Master,
-                (None, true, _) => RoleName::Candidate,
-                (None, false, Some(_)) => RoleName::Slave,
-                (None, false, None) => RoleName::Listening,
-            },
+            role: RoleName::of(node),
             term: node.term().get(),
             master_id: node.master().map(|master| master.get()),
             master_for_ms: node.master_since().map(|since| millis(now - since)),

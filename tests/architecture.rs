@@ -27,7 +27,7 @@ const LAYERS: [&[&str]; 14] = [
 const ABOVE: [&[&str]; 8] = [
     &["failure", "local_clock", "seccomp"],
     &["departures", "privileges"],
-    &["net", "state_dir", "system_clock", "status_socket", "settings"],
+    &["net", "state_dir", "system_clock", "status_socket", "settings", "service_manager"],
     &["config_file"],
     &["key_file", "event_log", "sim"],
     &["event_loop"],

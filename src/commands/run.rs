@@ -16,6 +16,7 @@ use crate::local_clock::LocalClock;
 use crate::net::Sockets;
 use crate::node::Node;
 use crate::privileges::{PrivilegeError, Restraint};
+use crate::service_manager::ServiceManager;
 use crate::settings::{ClockKind, NodeDraft, RunConfig};
 use crate::state_dir::StateDir;
 use crate::status_socket::StatusListener;
@@ -76,6 +77,8 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     let incarnation = Incarnation::drawn(random_bits()?);
     let clock = LocalClock::new(config.inject_drift).map_err(failed)?;
     let start = clock.pair();
+    let service_manager = ServiceManager::of_environment(start.local)
+        .inspect_err(|error| warn!("the service manager is told nothing: {error}"));
     // Two nodes on one oscillator: they begin with the same.
     let time = start.system + config.inject_offset;
     let node = |draft: NodeDraft| Node::new(draft.into_config(node_id), incarnation, start.local, time, rate);
@@ -103,6 +106,9 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     }
     if let Some(listener) = listener {
         event_loop.show_status_at(listener, privileges).map_err(failed)?;
+    }
+    if let Ok(Some(service_manager)) = service_manager {
+        event_loop.report_to(service_manager);
     }
     event_loop.run().map_err(failed)
 }

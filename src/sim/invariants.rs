@@ -12,7 +12,8 @@
 //!
 //! A node whose own oscillator has jumped, or stood still, cannot know until somebody measures it. The next correction may rest
 //! on an exchange from before; the one after it cannot, because it names the adjustment count that the first one made. So its
-//! interval counts again from its second correction on. The same holds for a node whose master has come to keep another time.
+//! interval counts again from its second correction on. The same holds for a node whose master has come to keep another time, or was
+//! such a node when it corrected it.
 
 use crate::clock::Applied;
 use crate::config::CorrectionPolicy;
@@ -135,10 +136,23 @@ impl Invariants {
         self.lives.get(usize::try_from(number).ok()?).copied()
     }
 
+    /// True when another node, which has just jumped and does not know yet, corrected this one: it knows no better now.
+    fn is_misled(&self, number: Number, node: &Node) -> bool {
+        let master = node.corrected_in().and_then(|(_, master)| usize::try_from(master.get().checked_sub(1)?).ok());
+        let (Some(port), Some(host)) = (self.topology.port(number), master) else {
+            return false;
+        };
+        let is_there = |number: &Number| self.topology.port(*number).is_some_and(|there| there.network == port.network);
+        let ports = [Tier::Lower, Tier::Upper].into_iter().filter_map(|tier| self.topology.of(host, tier));
+        let mut masters = ports.filter(is_there).filter_map(|number| self.lives.get(usize::try_from(number).ok()?));
+        host != port.host && masters.any(|life| life.unaware_for > 0)
+    }
+
     /// A node told something.
     pub(crate) fn heard(&mut self, at: Span, number: Number, node: &Node, event: &Event) -> Option<Violation> {
         let Port { host, network, .. } = self.topology.port(number)?;
         let leader = self.handed_on_by(number, node, event);
+        let is_misled = self.is_misled(number, node);
         let life = self.life(number)?;
         let violation = |invariant, expected: String, found: String| {
             Some(Violation { at, node: Some(host), invariant, expected, found })
@@ -172,8 +186,7 @@ impl Invariants {
         let is_another_time = before.zip(source).is_some_and(|(before, source)| {
             before != source && [before, source].iter().any(|source| source.network != network)
         });
-        let is_misled = leader.is_some_and(|leader| leader.unaware_for > 0);
-        life.unaware_for = match is_another_time || is_misled {
+        life.unaware_for = match is_another_time || is_misled || leader.is_some_and(|leader| leader.unaware_for > 0) {
             true => CORRECTIONS_AFTER_JUMP,
             false => life.unaware_for.saturating_sub(1),
         };

@@ -6,7 +6,8 @@
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "an example that is not what it should be says so and ends"
+    clippy::disallowed_methods,
+    reason = "an example that paces itself, prints, and ends when something is not what it should be"
 )]
 
 use std::error::Error;

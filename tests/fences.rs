@@ -196,7 +196,7 @@ fn nobody_is_followed_at_a_stale_term_and_in_one_term_only_one() {
     slave.drops_at(later, DropReason::OutOfRange, at(3), &newer(4 + (1 << 16)));
     slave.receive_at(later, at(3), &newer(4));
     assert_eq!((slave.node.master(), slave.node.term()), (Some(NodeId::new(12)), Term::new(4)));
-    slave.drops(DropReason::StaleTerm, at(1), &correction(3, 6, entry(1)));
+    slave.drops_at(later, DropReason::StaleTerm, at(1), &correction(3, 6, entry(1)));
 }
 
 #[test]

@@ -487,8 +487,10 @@ impl Stage {
                 0 => self.restart(u)?,
                 1 => {
                     let tier = self.tier(u)?;
-                    self.tiers.hold_keys(tier, ring(1, 1));
-                    self.watch(tier).has_keys = true;
+                    // Keys are read again; who had none gets none, or its members would be what nobody has proved.
+                    if self.watch(tier).has_keys {
+                        self.tiers.hold_keys(tier, ring(1, 1));
+                    }
                 }
                 _ => {
                     self.tiers.handle_shutdown();

@@ -552,7 +552,9 @@ impl Master {
                 // It is a member and does not know: it lost us, or we are slow to ask.
                 // It was sent the announce itself, and not a request as well: no answer is longer than its question. It will join again.
                 let is_told = has_announced && !member.peer.hears_group;
-                member.peer = peer;
+                if arrival.is_fresh {
+                    member.peer = peer;
+                }
                 if member.asking == Asking::Done && !is_told {
                     context.send(Outgoing::Request { to: peer.recipient(), node: peer.node });
                 }

@@ -75,12 +75,14 @@ impl Guard {
         at: LocalTime,
         time: Option<Time>,
     ) -> Result<(Frame<'a>, bool), Refused> {
-        let Opened { key, recipient, sequence } =
-            self.keys.open(datagram, time).map_err(|error| match (error, Frame::decode(datagram)) {
-                // It is no frame at all: that says more.
-                (AuthError::Unauthenticated, Err(fault)) => Refused::Dropped(DropReason::from(&fault)),
-                (error, _) => Refused::NotAuthentic(error),
-            })?;
+        let Opened { key, recipient, sequence } = self.keys.open(datagram, time).map_err(|error| {
+            // A forgery is not worth decoding. What has no trailer may be no frame at all, and that says more.
+            let plain = Some(datagram).filter(|_| error == AuthError::Unauthenticated).map(Frame::decode);
+            match plain {
+                Some(Err(fault)) => Refused::Dropped((&fault).into()),
+                Some(Ok(_)) | None => Refused::NotAuthentic(error),
+            }
+        })?;
         let frame = Frame::decode_authenticated(datagram).map_err(|fault| Refused::Dropped((&fault).into()))?;
         let header = frame.header;
         if header.incarnation == self.own {

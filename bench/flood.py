@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from loopback import Node, ahead, micros, wait_for_status
+from loopback import Node, ahead, micros, stop, wait_for_status
 
 SETTLING = 8.0  # seconds before the flood
 PAUSE = 0.1
@@ -90,13 +90,7 @@ def flood(options, role, kind):
             print(f"  dropped {dropped}", flush=True)
             return during[1] <= 1 and new_lines < 10 * max(1.0, options.seconds / 60) and grown < 512
         finally:
-            for node in reversed(nodes):
-                node.process.terminate()
-            for node in nodes:
-                try:
-                    node.process.wait(5)
-                except subprocess.TimeoutExpired:
-                    node.process.kill()
+            stop(nodes)
 
 
 def main():

@@ -139,6 +139,17 @@ def report(options, master, slaves, samples, rest):
               f"{cpu * 1e3:.2f} ms CPU/s")
 
 
+def stop(nodes):
+    """Ends the nodes, the master last, and by force who does not end within five seconds."""
+    for node in reversed(nodes):
+        node.process.terminate()
+    for node in nodes:
+        try:
+            node.process.wait(5)
+        except subprocess.TimeoutExpired:
+            node.process.kill()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slaves", type=int, default=16)
@@ -165,13 +176,7 @@ def main():
             rest = cost_at_rest(nodes, options.rest)
             report(options, nodes[0], nodes[1:], samples, rest)
         finally:
-            for node in reversed(nodes):
-                node.process.terminate()
-            for node in nodes:
-                try:
-                    node.process.wait(5)
-                except subprocess.TimeoutExpired:
-                    node.process.kill()
+            stop(nodes)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from loopback import Node, ahead, micros, stop, wait_for_status
+from loopback import Node, look, micros, stop, wait_for_status
 
 SETTLING = 8.0  # seconds before the flood
 PAUSE = 0.1
@@ -27,11 +27,12 @@ def worst(nodes, seconds):
     """(largest spread in ns, largest part of the bounds that two nodes were apart, some node was not synchronised) of a while."""
     end, spread, part, lost = time.monotonic() + seconds, 0, 0.0, 0
     while time.monotonic() < end:
-        statuses = [node.status() for node in nodes]
+        statuses, at_once = look(nodes)
         # What the status itself cannot tell: its two clocks are read one after the other.
-        leads = [(ahead(status), status["error_bound_ns"] + status["clock"]["uncertainty_ns"]) for status in statuses]
-        spread = max(spread, max(lead for lead, _ in leads) - min(lead for lead, _ in leads))
-        lost += not all(status["synchronised"] for status in statuses)
+        bounds = [max(status["error_bound_ns"] + status["clock"]["uncertainty_ns"] for status in pair) for pair in statuses]
+        leads = list(zip(at_once, bounds))
+        spread = max(spread, max(at_once) - min(at_once))
+        lost += not all(status["synchronised"] for pair in statuses for status in pair)
         for one, bound in leads:
             for other, other_bound in leads:
                 part = max(part, abs(one - other) / (bound + other_bound))

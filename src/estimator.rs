@@ -25,18 +25,17 @@
 //! A path may change. When a delay is impossible with the floor, or when neither way has come near it for long, the floor becomes
 //! uncertain again and is found anew; offset and skew stay.
 //!
-//! **Guarantee.** Apart from the likely error, an error *bound*: the true offset lies in the interval that each
-//! exchange gives (half its delay on either side), moved to now by the skew and widened by what the skew can be wrong by. All
-//! of these intervals are cut, which takes two numbers. It holds whatever the asymmetry, as long as the skew is known as
-//! well as we say. A sample that contradicts the interval is no queue: a clock has jumped or a stamp is false.
+//! **Bound.** Apart from the likely error, an error *bound*: `guarantee.rs` knows in which interval the true offset lies, and in which the true skew,
+//! whatever the asymmetry. A sample that contradicts these is no queue: a clock has jumped or a stamp is false.
 //!
-//! Sources: Cristian's bound; set-membership filtering after Schweppe 1968; assumed-density filtering after Maybeck 1979 and Minka 2001;
+//! Sources: assumed-density filtering after Maybeck 1979 and Minka 2001;
 //! interacting multiple models after Blom and Bar-Shalom 1988; the edge of exponential delays after Jeske 2005 (the joint maximum-likelihood line
 //! under both ways' samples, which this comes close to without keeping them).
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use crate::exchange::Sample;
+use crate::guarantee::{Guarantee, LARGEST_RATE, Likely, SIGMAS};
 use crate::time::{LocalTime, Offset, Skew, Span};
 
 /// The skew between two local clocks before anything is known, as a standard deviation: quartz oscillators are sold
@@ -106,9 +105,6 @@ const LEAST_QUEUEING: f64 = 20e-9;
 /// as measured over many clocks and networks.
 const DOUBT: f64 = 1.5;
 
-/// Bounds take this many standard deviations of what is only known statistically (the skew).
-const SIGMAS: f64 = 4.0;
-
 /// What is known about one slave's local clock at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
@@ -120,8 +116,10 @@ pub struct Estimate {
     pub offset_error: Span,
     /// How far `offset` can be wrong: half the delay of the best samples, and what has grown since.
     pub error_bound: Span,
-    /// How far `skew` can be wrong.
+    /// How far `skew` is likely to be wrong at most.
     pub skew_error: Skew,
+    /// How far `skew` can be wrong, whatever delayed the samples.
+    pub skew_bound: Skew,
 }
 
 /// What became of a sample.
@@ -142,11 +140,13 @@ struct Prior {
     skew: f64,
     /// Its standard error.
     error: f64,
+    /// How far it can be from that.
+    most: Skew,
 }
 
 impl Default for Prior {
     fn default() -> Self {
-        Self { skew: 0.0, error: PRIOR_SKEW }
+        Self { skew: 0.0, error: PRIOR_SKEW, most: LARGEST_RATE }
     }
 }
 
@@ -164,9 +164,9 @@ impl Estimator {
         Self::default()
     }
 
-    /// Knows the skew, more or less, from somebody who measured it before: `error` is its standard error.
-    pub fn expecting(skew: Skew, error: Skew) -> Self {
-        Self { prior: Prior { skew: skew.as_ratio(), error: error.as_ratio() }, ..Self::default() }
+    /// Knows the skew, more or less, from somebody who measured it before: `error` is its standard error, and it can be wrong by `most`.
+    pub fn expecting(skew: Skew, error: Skew, most: Skew) -> Self {
+        Self { prior: Prior { skew: skew.as_ratio(), error: error.as_ratio(), most }, ..Self::default() }
     }
 
     /// How many samples were taken in since the start, or since all started afresh.
@@ -231,31 +231,6 @@ impl Edges {
     }
 }
 
-/// The interval in which the true offset lies, in seconds beyond a pivot.
-#[derive(Clone, Copy, Debug)]
-struct Interval {
-    low: f64,
-    high: f64,
-}
-
-impl Interval {
-    fn shifted(self, by: f64) -> Self {
-        Self { low: self.low + by, high: self.high + by }
-    }
-
-    fn widened(self, by: f64) -> Self {
-        Self { low: self.low - by, high: self.high + by }
-    }
-
-    fn is_apart_from(self, edges: &Edges) -> bool {
-        edges.request < self.low || -edges.response > self.high
-    }
-
-    fn cut(self, edges: &Edges) -> Self {
-        Self { low: self.low.max(-edges.response), high: self.high.min(edges.request) }
-    }
-}
-
 /// One of the two ways.
 #[derive(Clone, Copy, Debug)]
 struct Way {
@@ -291,7 +266,7 @@ impl Way {
     }
 }
 
-/// The filters of one slave, the interval, and what is known of the path. At the newest sample.
+/// The filters of one slave, what is certain, and what is known of the path. At the newest sample.
 #[derive(Clone, Debug)]
 struct Tracker {
     at: LocalTime,
@@ -299,7 +274,7 @@ struct Tracker {
     pivot: Offset,
     /// One of each kind, with its weight; the weights add up to one.
     beliefs: [(f64, Belief); KINDS.len()],
-    interval: Interval,
+    guarantee: Guarantee,
     request: Way,
     response: Way,
     least_delay: Span,
@@ -316,7 +291,7 @@ impl Tracker {
             at: first.at,
             pivot: first.offset,
             beliefs: KINDS.map(|_| (1.0 / KINDS_F64, belief)),
-            interval: Interval { low: f64::NEG_INFINITY, high: f64::INFINITY }.cut(&edges),
+            guarantee: Guarantee::new(first, (Skew::from_ratio(prior.skew), prior.most)),
             request: Way::new(edges.half() / 2.0),
             response: Way::new(edges.half() / 2.0),
             least_delay: first.delay,
@@ -336,13 +311,15 @@ impl Tracker {
         variance.sqrt()
     }
 
-    /// The mixture and the interval after so many seconds, by the model alone.
-    fn predicted(&self, elapsed: f64) -> (Belief, Interval) {
-        let belief = self.belief();
-        let predicted = belief.predicted(elapsed, self.wander());
-        // The skew's later error is the larger: that of the time between is on the safe side.
-        let drifted = SIGMAS * predicted.skew_error() * elapsed.abs();
-        (predicted, self.interval.shifted(belief.skew * elapsed).widened(drifted))
+    /// The mixture after so many seconds, by the model alone.
+    fn predicted(&self, elapsed: f64) -> Belief {
+        self.belief().predicted(elapsed, self.wander())
+    }
+
+    /// What it says of the skew after so many seconds.
+    fn likely(&self, elapsed: f64) -> Likely {
+        let belief = self.predicted(elapsed);
+        Likely { skew: belief.skew, error: SIGMAS * belief.skew_error(), wander: self.wander() }
     }
 
     /// What the sample says of the instant `now`. Its request was under way at t1 and its response at t4: when one of them took seconds, the
@@ -361,11 +338,10 @@ impl Tracker {
         }
     }
 
-    /// True when no offset agrees with the sample and with the interval.
+    /// True when the sample cannot be true together with those before.
     fn contradicts(&self, sample: Sample) -> bool {
-        let now = self.at.max(sample.at);
-        let (_, interval) = self.predicted((now - self.at).as_secs_f64());
-        interval.is_apart_from(&self.edges(sample, now))
+        let elapsed = (self.at.max(sample.at) - self.at).as_secs_f64();
+        self.guarantee.contradicts(sample, &self.likely(elapsed))
     }
 
     /// Takes in a sample; a late one, older than the newest, says what it says of now.
@@ -377,8 +353,8 @@ impl Tracker {
         self.samples = self.samples.saturating_add(1);
         self.least_delay = self.least_delay.min(sample.delay);
         let known = self.belief().offset_error();
-        let (predicted, interval) = self.predicted(elapsed);
-        self.interval = interval.cut(&edges);
+        let predicted = self.predicted(elapsed);
+        self.guarantee.absorb(sample, &self.likely(elapsed));
         self.mix(elapsed);
         for ((_, belief), kind) in self.beliefs.iter_mut().zip(&KINDS) {
             *belief = belief.predicted(elapsed, kind.wander);
@@ -399,7 +375,6 @@ impl Tracker {
         let moved = Span::from_secs_f64(belief.offset);
         self.pivot = Offset::new(self.pivot.ahead() + moved);
         let moved = moved.as_secs_f64();
-        self.interval = self.interval.shifted(-moved);
         self.beliefs.iter_mut().for_each(|(_, belief)| belief.offset -= moved);
     }
 
@@ -457,14 +432,18 @@ impl Tracker {
     }
 
     fn estimate(&self, at: LocalTime) -> Estimate {
-        let (belief, interval) = self.predicted((at - self.at).as_secs_f64());
-        let bound = (interval.high - belief.offset).max(belief.offset - interval.low);
+        let elapsed = (at - self.at).as_secs_f64();
+        let (belief, likely) = (self.predicted(elapsed), self.likely(elapsed));
+        let offset = Offset::new(self.pivot.ahead() + Span::from_secs_f64(belief.offset));
+        let rates = self.guarantee.rates(at, &likely);
+        let farthest = (rates.fastest - belief.skew).max(belief.skew - rates.slowest);
         Estimate {
-            offset: Offset::new(self.pivot.ahead() + Span::from_secs_f64(belief.offset)),
+            offset,
             skew: Skew::from_ratio(belief.skew).clamped(Skew::MAX),
             offset_error: Span::from_secs_f64(belief.offset_error()),
-            error_bound: Span::from_secs_f64(bound),
-            skew_error: Skew::from_ratio(SIGMAS * belief.skew_error()).clamped(Skew::MAX),
+            error_bound: self.guarantee.offset(at, &likely).farthest(offset),
+            skew_error: Skew::from_ratio(likely.error).clamped(Skew::MAX),
+            skew_bound: Skew::from_ratio(farthest).clamped(Skew::MAX),
         }
     }
 }
@@ -665,11 +644,11 @@ mod tests {
         let at = |seconds: f64| LocalTime::from_nanos(0) + Span::from_secs_f64(seconds);
         let truth = Skew::from_ppm(80);
         let quiet = |seconds, index| sample(seconds, Span::ZERO, truth, Span::from_secs_f64(20e-6 * noise(index)));
-        let mut informed = Estimator::expecting(Skew::from_ppm(79), Skew::from_ppm(1));
+        let mut informed = Estimator::expecting(Skew::from_ppm(79), Skew::from_ppm(1), LARGEST_RATE);
         informed.push(quiet(0.0, 1));
         let later = informed.estimate(at(10.0)).expect("one sample");
         assert!(later.offset.distance(Offset::new(Span::from_micros(800))) < Span::from_micros(80), "{}", later.offset);
-        let mut misled = Estimator::expecting(Skew::from_ppm(-80), Skew::from_ppm(1));
+        let mut misled = Estimator::expecting(Skew::from_ppm(-80), Skew::from_ppm(1), LARGEST_RATE);
         for index in 0..60 {
             misled.push(quiet(Span::from_secs(index).as_secs_f64(), index));
         }
@@ -869,6 +848,6 @@ mod tests {
 
     #[test]
     fn a_master_of_ten_thousand_can_afford_it() {
-        assert!(size_of::<Estimator>() <= 704, "{} bytes", size_of::<Estimator>());
+        assert!(size_of::<Estimator>() <= 832, "{} bytes", size_of::<Estimator>());
     }
 }

@@ -36,6 +36,7 @@ pub(crate) mod event_log;
 pub mod event_loop;
 pub mod exchange;
 pub mod failure;
+pub mod guarantee;
 pub mod guard;
 pub mod identity;
 pub mod key_file;

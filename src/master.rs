@@ -1174,7 +1174,7 @@ impl Counted {
             clocks += 1;
             rate_change = rate_change + learned;
             error_bound += slave.estimate.error_bound;
-            rate_error = rate_error + slave.estimate.skew_error;
+            rate_error = rate_error + slave.estimate.skew_bound;
         }
         let parts = i64::try_from(clocks.max(1)).unwrap_or(i64::MAX);
         Self {

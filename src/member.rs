@@ -8,6 +8,7 @@ use crate::context::{Recipient, is_plausible};
 use crate::election::Rank;
 use crate::estimator::{Estimate, Estimator, Judgement};
 use crate::exchange::{Exchange, Sample};
+use crate::guarantee::LARGEST_RATE;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{Acknowledgement, Answered, Departure, Entry, Join, Merit, Outcome, Response};
 use crate::round_trip::RoundTrip;
@@ -436,7 +437,8 @@ impl Member {
         };
         self.trust = trust;
         if let (Some(counted), Some(sample)) = (trust.counted_with, self.last_sample) {
-            self.estimator = Estimator::expecting(counted.skew, counted.skew_error.part(RATE_SIGMAS));
+            self.estimator =
+                Estimator::expecting(counted.skew, counted.skew_error.part(RATE_SIGMAS), counted.skew_bound);
             self.estimator.push(sample);
         }
     }
@@ -446,12 +448,12 @@ impl Member {
     fn recall_skew(&mut self, response: &Response, known_rate: Option<Skew>) {
         let is_sane = response.rate != Skew::ZERO && response.rate.abs() <= LARGEST_MEMORY;
         if let Some(ensemble_rate) = known_rate.filter(|_| is_sane) {
-            let error = match self.trust.heritage {
-                Some(heritage) => heritage.rate_error,
-                None if response.is_synchronised => self.rate_error.max(RATE_ERROR),
-                None => MEMORY_ERROR,
+            let (error, most) = match self.trust.heritage {
+                Some(heritage) => (heritage.rate_error, heritage.rate_error.times(RATE_SIGMAS)),
+                None if response.is_synchronised => (self.rate_error.max(RATE_ERROR), LARGEST_RATE),
+                None => (MEMORY_ERROR, LARGEST_RATE),
             };
-            self.estimator = Estimator::expecting(ensemble_rate.relative_to(response.rate), error);
+            self.estimator = Estimator::expecting(ensemble_rate.relative_to(response.rate), error, most);
         }
     }
 
@@ -645,7 +647,7 @@ impl Member {
             correction,
             rate: ensemble_rate.relative_to(measured.estimate.skew).clamped(Skew::MAX),
             error_bound: measured.estimate.error_bound,
-            rate_error: measured.estimate.skew_error,
+            rate_error: measured.estimate.skew_bound,
             adjustment: report.adjustment,
         })
     }

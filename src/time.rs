@@ -455,6 +455,12 @@ impl Skew {
         }
     }
 
+    /// So many times as much; saturates.
+    #[must_use]
+    pub const fn times(self, factor: i64) -> Self {
+        Self(self.0.saturating_mul(factor))
+    }
+
     /// What a clock with this skew gains over a span of the other clock; exact to the nanosecond, saturates.
     pub fn over(self, span: Span) -> Span {
         // 500 ppm over 18 s, and 1 ppm over two hours, fit into 64 bits, in which a division is no call into a library.

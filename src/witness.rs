@@ -17,6 +17,7 @@ use std::fmt;
 
 use crate::clock::DisciplinedClock;
 use crate::exchange::Exchange;
+use crate::guarantee::LARGEST_RATE;
 use crate::protocol::{Entry, Request};
 use crate::time::{LocalTime, Skew, Span, Time};
 
@@ -29,10 +30,6 @@ const SLACK: Span = Span::from_micros(100);
 /// A request that arrives so much earlier or later than the exchange before lets expect was delayed, or a local clock has jumped. Smaller:
 /// two bad oscillators drift apart by that between two rounds. Larger: a node whose clock has jumped is corrected a round later.
 const JUMP: Span = Span::from_millis(1);
-/// No oscillator is wrong by more; those of computers are by 100 ppm at most, and badly calibrated ones by 500. Larger: a lying master draws
-/// clocks away faster.
-const LARGEST_RATE: Skew = Skew::from_ppm(1_000);
-
 /// What was seen of the master when it asked last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sight {

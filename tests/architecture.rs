@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 14] = [
     &["time", "identity", "cmac"],
     &["stamp", "timers", "exchange", "protocol", "round_trip", "keys"],
-    &["auth", "strangers"],
+    &["auth", "guarantee", "strangers"],
     &["replay"],
     &["average", "estimator"],
     &["config"],

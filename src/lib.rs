@@ -46,6 +46,7 @@ pub mod master;
 pub mod member;
 pub mod net;
 pub mod node;
+pub mod observation;
 pub mod privileges;
 pub mod protocol;
 pub mod replay;

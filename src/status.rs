@@ -126,6 +126,18 @@ impl RoleName {
     }
 }
 
+/// As in the JSON text.
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Master => "master",
+            Self::Slave => "slave",
+            Self::Candidate => "candidate",
+            Self::Listening => "listening",
+        })
+    }
+}
+
 /// What is said of a node in one line: the least of it that changes only when something happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of the core from the bottom up: each may use those above it in this list (its own line included), no others.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["time", "identity", "cmac"],
     &["stamp", "timers", "exchange", "protocol", "round_trip", "keys"],
     &["auth", "guarantee", "strangers"],
@@ -21,6 +21,7 @@ const LAYERS: [&[&str]; 14] = [
     &["node"],
     &["tiers"],
     &["status"],
+    &["observation"],
 ];
 
 /// And what stands above the core: the system, the drivers, the commands.

@@ -13,7 +13,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::commands::{keygen, simulate, status};
+use crate::commands::{exporter, keygen, simulate, status};
 use crate::config_file::{self, Origins};
 use crate::failure::Failure;
 use crate::settings::{RunConfig, Settings, reason, suggestion};
@@ -42,6 +42,8 @@ pub enum Invocation {
     Run(Box<RunConfig>),
     /// Show what a running node knows, or wait until it is synchronised.
     Status(status::Options),
+    /// Show running nodes to Prometheus and to browsers.
+    Exporter(exporter::Options),
     /// Show a whole ensemble at work.
     Demo,
     /// Simulate an ensemble.
@@ -93,6 +95,8 @@ struct CommandLine {
 enum Task {
     /// Show what a running node knows, or wait until it is synchronised
     Status(status::Options),
+    /// Prometheus metrics of running nodes, and a dashboard page
+    Exporter(exporter::Options),
     /// Run a whole ensemble on loopback and show how it agrees
     Demo,
     /// Simulate an ensemble, and measure how well it agrees
@@ -120,6 +124,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let line = CommandLine::from_arg_matches(&matches).map_err(mistake)?;
     match line.command {
         Some(Task::Status(options)) => return Ok(Invocation::Status(options)),
+        Some(Task::Exporter(options)) => return Ok(Invocation::Exporter(options)),
         Some(Task::Demo) => return Ok(Invocation::Demo),
         Some(Task::Simulate(options)) => return Ok(Invocation::Simulate(options)),
         Some(Task::CheckConfig { file }) => return Ok(Invocation::CheckConfig { file }),

@@ -22,6 +22,8 @@ fn main() -> ExitCode {
 fn obey(invocation: Invocation) -> Result<(), Failure> {
     start_log(match &invocation {
         Invocation::Run(config) => config.verbosity,
+        // It runs in the background, as a node does.
+        Invocation::Exporter(_) => LevelFilter::Info,
         Invocation::Status(_)
         | Invocation::Demo
         | Invocation::Simulate(_)
@@ -32,6 +34,7 @@ fn obey(invocation: Invocation) -> Result<(), Failure> {
     match invocation {
         Invocation::Run(config) => commands::run::run(*config),
         Invocation::Status(options) => commands::status::status(&options),
+        Invocation::Exporter(options) => commands::exporter::exporter(options),
         Invocation::Demo => commands::demo::demo(),
         Invocation::Simulate(options) => commands::simulate::simulate(&options),
         Invocation::CheckConfig { file } => commands::check_config::check_config(&file),

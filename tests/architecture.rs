@@ -28,10 +28,10 @@ const LAYERS: [&[&str]; 15] = [
 const ABOVE: [&[&str]; 8] = [
     &["failure", "local_clock", "seccomp"],
     &["departures", "privileges"],
-    &["net", "state_dir", "system_clock", "status_socket", "settings", "service_manager"],
+    &["net", "state_dir", "system_clock", "status_client", "status_socket", "settings", "service_manager"],
     &["config_file"],
     &["key_file", "event_log", "sim"],
-    &["event_loop"],
+    &["event_loop", "exporter"],
     &["commands"],
     &["cli"],
 ];

@@ -3,6 +3,7 @@
 pub mod check_config;
 pub mod demo;
 mod draft;
+pub mod exporter;
 pub mod keygen;
 mod progress;
 pub mod run;

@@ -5,32 +5,26 @@
 //! characters.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
-use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::thread;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
-use serde::Deserialize;
-use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::commands::{Failure, print, print_coloured, socket_places};
 use crate::failure::one_line;
 use crate::local_clock::LocalClock;
 use crate::status::{PeerStatus, RoleName, Status, UpperStatus};
+use crate::status_client::{Answer, PATIENCE, Silence};
 use crate::time::{Skew, Span};
 
-/// A node answers within a millisecond; one that is stopped (SIGSTOP) accepts and never answers.
-const PATIENCE: Span = Span::from_secs(2);
+pub use crate::status_client::fetch;
+
 /// What an answer is waited for at least, so that the last look of a short timeout is a look. The timeout is overrun by no more.
 const LEAST_PATIENCE: Span = Span::from_millis(100);
 /// Between two looks of who waits: no node works for it, and no service starts much later.
 const GLANCE: Span = Span::from_millis(200);
-/// The longest answer that is read: a status of so many slaves as a node may have at most takes some 8 MB.
-const LONGEST: u64 = 64 << 20;
-
 const PLAIN: Style = Style::new();
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -58,15 +52,6 @@ pub struct Options {
 fn duration(text: &str) -> Result<Span, String> {
     let span: Span = text.parse().map_err(|error| format!("{error}"))?;
     if span < Span::ZERO { Err("must not be negative".to_owned()) } else { Ok(span) }
-}
-
-/// Why there is no status.
-#[derive(Debug)]
-enum Silence {
-    /// Nobody answers, at present.
-    NoAnswer(String),
-    /// Who answers speaks another language, and will when it is asked again.
-    Foreign(String),
 }
 
 impl From<Silence> for Failure {
@@ -129,95 +114,6 @@ fn obstacle(status: &Status, max_bound: Option<Span>) -> Option<String> {
         }
         (true, _) => None,
     }
-}
-
-/// The JSON text that the node at `path` gives.
-///
-/// # Errors
-/// No node listens there, or it does not answer in time.
-pub fn fetch(path: &Path) -> io::Result<String> {
-    fetch_within(PATIENCE, path)
-}
-
-/// `patience`: with the connection, and with each piece of the answer.
-fn fetch_within(patience: Span, path: &Path) -> io::Result<String> {
-    let patience = Some(patience.to_std());
-    // A stopped node's queue may be full, and connecting would last for ever: the library's stream cannot be told to give up.
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_write_timeout(patience)?;
-    socket.set_read_timeout(patience)?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    let mut text = String::new();
-    UnixStream::from(std::os::fd::OwnedFd::from(socket)).take(LONGEST).read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// What somebody said at a socket.
-struct Answer<'a> {
-    path: &'a Path,
-    text: String,
-}
-
-impl<'a> Answer<'a> {
-    fn of_first(places: &'a [PathBuf], patience: Span) -> Result<Self, Silence> {
-        let mut refused = None;
-        for path in places {
-            match fetch_within(patience, path) {
-                Ok(text) if text.ends_with('\n') => return Ok(Self { path, text }),
-                Ok(_) => refused = Some(format!("the node at {} ended within its answer", path.display())),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => refused = Some(no_answer(path, &error)),
-            }
-        }
-        let names: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
-        Err(Silence::NoAnswer(refused.unwrap_or_else(|| {
-            format!(
-                "no node runs here: there is no status socket {}; start one, or name its socket (--socket)",
-                names.join(", ")
-            )
-        })))
-    }
-
-    fn status(&self) -> Result<Status, Silence> {
-        /// What every version has.
-        #[derive(Deserialize)]
-        struct Version {
-            version: String,
-        }
-        let path = self.path.display();
-        serde_json::from_str(&self.text).map_err(|error| {
-            Silence::Foreign(match serde_json::from_str::<Version>(&self.text) {
-                Ok(Version { version }) => format!(
-                    "the node at {path} has version {version}, and {} cannot read its status ({error}): use the program of that \
-                     version, or --json",
-                    env!("CARGO_PKG_VERSION")
-                ),
-                Err(_) => no_node(path),
-            })
-        })
-    }
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else the system says speaks for itself")]
-fn no_answer(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            format!("no node runs here: it has left its status socket {path} behind; start it again")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("status socket {path} is another user's: ask as the user that the node runs as, or as root")
-        }
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("the node at {path} does not answer: it is stopped or overloaded")
-        }
-        io::ErrorKind::InvalidData => no_node(path),
-        _ => format!("status socket {path}: {error}"),
-    }
-}
-
-fn no_node(path: impl Display) -> String {
-    format!("what answers at {path} is no node: name a node's socket (--socket)")
 }
 
 /// Text in colours, without control characters that came from outside.

@@ -21,7 +21,7 @@ const FASTEST: Skew = Skew::from_ppm(1_000);
 
 /// Samples that are kept: ten minutes of one a second.
 pub const SAMPLES: usize = 600;
-/// Points of all samples together, 6 MiB: four minutes of a thousand slaves.
+/// Points of all samples together, 8 MiB: four minutes of a thousand slaves.
 pub const POINTS: usize = 1 << 18;
 /// Happenings that are kept. Masterships end up here as well, so that a group that never settles is seen for what it is.
 pub const HAPPENINGS: usize = 500;
@@ -334,6 +334,8 @@ pub struct Point {
     pub offset: Span,
     /// How far `offset` could be wrong.
     pub error_bound: Span,
+    /// It was averaged.
+    pub is_counted: bool,
 }
 
 /// One master in one term, as a node knew it.
@@ -468,6 +470,7 @@ impl Observation {
             node: NodeId::new(peer.node_id),
             offset: Span::from_nanos(peer.offset_ns),
             error_bound: Span::from_nanos(peer.error_bound_ns),
+            is_counted: peer.counted,
         };
         self.samples_seen += 1;
         let sample = Sample {

@@ -2,15 +2,13 @@
 // with their number.
 
 const FEW = 12;
-const chart = { canvas: document.getElementById("chart"), cursor: null, marked: new Set(), colours: {} };
+const chart = { canvas: document.getElementById("chart"), cursor: null, marked: new Set(), known: [], colours: {} };
 
 // Distinct on both grounds, and for most who see few colours.
 const HUES = [211, 28, 145, 330, 52, 268, 180, 8, 95, 300, 235, 70];
-const colourOf = (id, all) => {
-  const place = all.indexOf(id);
-  const dark = chart.colours.isDark;
-  return `hsl(${HUES[(place < 0 ? id : place) % HUES.length]} ${dark ? "75% 65%" : "70% 38%"})`;
-};
+// A node has one colour all over the page: by its place among all that are known.
+const hueOf = (id) => HUES[Math.max(0, chart.known.indexOf(id)) % HUES.length];
+const colourOf = (id) => `hsl(${hueOf(id)} ${chart.colours.isDark ? "75% 65%" : "70% 38%"})`;
 
 function readColours() {
   const probe = document.createElement("span");
@@ -24,22 +22,24 @@ function readColours() {
   probe.remove();
 }
 
-// What there is to draw: `{ from, to, samples, lines, isMany, of }`; lines: id -> [[at, offset, bound]...].
+// What there is to draw: `{ from, to, samples, lines, isMany, isOwn }`; lines: id -> [[at, offset, bound]...].
 function scene(domain, seconds, until) {
-  const from = until - seconds * MICROS;
+  const from = windowOf(domain, seconds, until);
   const within = (list) => list.filter((sample) => sample.at >= from && sample.at <= until);
   const samples = within(model.samples.get(domain) ?? []);
   if (samples.length === 0) return ownScene(domain, from, until, within);
   const ids = [...new Set(samples[samples.length - 1].nodes)].sort((a, b) => a - b);
   const isMany = ids.length > FEW;
-  const wanted = isMany ? ids.filter((id) => chart.marked.has(id)) : [...new Set(samples.flatMap((sample) => sample.nodes))].sort((a, b) => a - b);
+  const { leftOut } = samples[samples.length - 1];
+  const out = [...leftOut].slice(0, FEW);
+  const wanted = isMany ? ids.filter((id) => chart.marked.has(id) || out.includes(id)) : [...new Set(samples.flatMap((sample) => sample.nodes))].sort((a, b) => a - b);
   const lines = new Map(wanted.map((id) => [id, []]));
   if (lines.size > 0) {
     for (const sample of samples) {
       sample.nodes.forEach((id, i) => lines.get(id)?.push([sample.at, sample.offsets[i], sample.bounds[i]]));
     }
   }
-  return { from, to: until, samples, lines, isMany, ids };
+  return { from, to: until, samples, lines, isMany };
 }
 
 // Behind a socket of a slave nobody knows its offset: its clock lies within its bound around zero.
@@ -49,14 +49,15 @@ function ownScene(domain, from, until, within) {
     const points = within(model.bounds.get(node.socket) ?? []).filter((sample) => sample.bound !== null);
     lines.set(node.status.node_id, points.map((sample) => [sample.at, 0, sample.bound]));
   }
-  return { from, to: until, samples: [], lines, isMany: false, ids: [...lines.keys()], isOwn: true };
+  return { from, to: until, samples: [], lines, isMany: false, isOwn: true };
 }
 
-// Half the height, in ns: nineteen of twenty instants fit; a start that was seconds off does not flatten the rest.
+// Half the height, in ns: nineteen of twenty instants of the clocks that are averaged, and of those that are marked, fit. A start that
+// was seconds off, or a clock that is, does not flatten the rest.
 function scaleOf(scene, withBounds) {
-  const extents = scene.isMany
-    ? scene.samples.map((sample) => (withBounds ? Math.max(-sample.lowest, sample.highest) : Math.max(-sample.low, sample.high)))
-    : [...scene.lines.values()].flatMap((line) => line.map(([, offset, bound]) => Math.abs(offset) + (withBounds ? bound : 0)));
+  const extents = scene.samples.map((sample) => (withBounds ? Math.max(-sample.lowest, sample.highest) : Math.max(-sample.low, sample.high)));
+  const lines = [...scene.lines].filter(([id]) => scene.isOwn || chart.marked.has(id));
+  extents.push(...lines.flatMap(([, line]) => line.map(([, offset, bound]) => Math.abs(offset) + (withBounds ? bound : 0))));
   extents.sort((a, b) => a - b);
   const fitting = extents[Math.floor(extents.length * 0.95)] ?? 0;
   return Math.max(fitting * 1.15, 10);
@@ -76,7 +77,7 @@ function draw(scene, withBounds, masters) {
   const scale = scaleOf(scene, withBounds);
   const x = (at) => plot.left + ((at - scene.from) / (scene.to - scene.from)) * (plot.right - plot.left);
   const y = (nanos) => plot.bottom - ((nanos + scale) / (2 * scale)) * (plot.bottom - plot.top);
-  chart.x = x;
+  Object.assign(chart, { x, scale });
   grid(pen, plot, scale, scene, x, y);
   pen.save();
   pen.beginPath();
@@ -89,8 +90,8 @@ function draw(scene, withBounds, masters) {
     path(pen, scene.samples.map((sample) => [x(sample.at), y(sample.median)]), colours.band, 1.5);
   }
   for (const [id, line] of scene.lines) {
-    const colour = colourOf(id, scene.ids), strong = chart.marked.size === 0 || chart.marked.has(id);
-    if (withBounds) {
+    const colour = colourOf(id), strong = chart.marked.size === 0 || chart.marked.has(id), isMany = scene.isMany && !chart.marked.has(id);
+    if (withBounds && !isMany) {
       area(pen, line.map(([at, offset, bound]) => [x(at), y(offset + bound), y(offset - bound)]), colour, chart.marked.has(id) ? 0.22 : 0.06);
     }
     path(pen, line.map(([at, offset]) => [x(at), y(offset)]), colour, strong ? 1.8 : 0.8);

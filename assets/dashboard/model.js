@@ -40,21 +40,25 @@ function keep(node, sample) {
   list(model.bounds, node.socket).push({ at: sample.at_us, bound: sample.error_bound_ns });
   if (sample.nodes.length === 0) return;
   const of = list(model.samples, node.status.domain);
-  of.push({ at: sample.at_us, ...extent(sample), nodes: sample.nodes, offsets: sample.offsets_ns, bounds: sample.error_bounds_ns });
+  const leftOut = new Set(sample.left_out);
+  of.push({ at: sample.at_us, ...extent(sample, leftOut), leftOut, nodes: sample.nodes, offsets: sample.offsets_ns, bounds: sample.error_bounds_ns });
   // Two masters of a domain behind one exporter are told one after the other.
   if (of.length > 1 && of[of.length - 2].at > sample.at_us) of.sort((a, b) => a.at - b.at);
 }
 
-// What is drawn of a sample of many nodes, counted once.
-function extent({ offsets_ns: offsets, error_bounds_ns: bounds }) {
+// What the clocks span that are averaged, the master's own zero among them.
+function extent({ nodes, offsets_ns: offsets, error_bounds_ns: bounds }, leftOut) {
   let low = 0, high = 0, lowest = 0, highest = 0;
+  const counted = [0];
   offsets.forEach((offset, i) => {
+    if (leftOut.has(nodes[i])) return;
+    counted.push(offset);
     low = Math.min(low, offset);
     high = Math.max(high, offset);
     lowest = Math.min(lowest, offset - bounds[i]);
     highest = Math.max(highest, offset + bounds[i]);
   });
-  const sorted = Float64Array.from(offsets).sort();
+  const sorted = Float64Array.from(counted).sort();
   return { low, high, lowest, highest, median: sorted[sorted.length >> 1] };
 }
 
@@ -115,7 +119,7 @@ function rows(domain) {
     row.role = status.role;
     if (node === master) Object.assign(row, { offset: 0, state: "counted" });
     if (silence) Object.assign(row, { role: "unknown", state: `no answer for ${lasting(model.now - silence.since_us)}`, trouble: 3 });
-    else if (!status.synchronised) Object.assign(row, { state: "not synchronised", trouble: 2 });
+    else if (!status.synchronised) Object.assign(row, { state: ["not synchronised", row.state].filter(Boolean).join(", "), trouble: 2 });
     else if (!row.state) row.state = "synchronised";
     found.set(row.id, row);
   }
@@ -140,9 +144,17 @@ const ppm = (ppb) => (ppb === null ? "–" : `${ppb < 0 ? "−" : "+"}${Math.abs
 function lasting(micros) {
   const seconds = Math.max(0, Math.floor(micros / MICROS));
   const [days, hours, minutes] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600), Math.floor(seconds / 60)];
-  if (days) return `${days} d ${hours % 24} h`;
-  if (hours) return `${hours} h ${minutes % 60} min`;
-  return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
+  const two = (large, unit, small, smaller) => (small ? `${large} ${unit} ${small} ${smaller}` : `${large} ${unit}`);
+  if (days) return two(days, "d", hours % 24, "h");
+  if (hours) return two(hours, "h", minutes % 60, "min");
+  return minutes ? two(minutes, "min", seconds % 60, "s") : `${seconds} s`;
+}
+
+// The last `seconds`, or less when less was seen, but a minute.
+function windowOf(domain, seconds, until) {
+  const seen = [model.samples.get(domain)?.[0], ...inDomain(domain).map((node) => model.bounds.get(node.socket)?.[0])];
+  const first = Math.min(...seen.filter(Boolean).map((sample) => sample.at));
+  return Math.max(until - seconds * MICROS, Math.min(first, until - 60 * MICROS));
 }
 
 const wall = (at) => new Date(model.unixMs + (at - model.now) / 1000);

@@ -64,6 +64,7 @@ function show() {
   const known = domains();
   if (!known.includes(state.domain)) state.domain = known[0] ?? null;
   views(known);
+  chart.known = [...new Set([...rows(state.domain).map((row) => row.id), ...masterships(state.domain).map((one) => one.master)])].sort((a, b) => a - b);
   verdict();
   tiles();
   table();
@@ -75,10 +76,13 @@ function show() {
 // How long ago the last answer was, in ms.
 const age = () => (state.lastOk === null ? performance.now() : performance.now() - state.lastOk);
 
+// A single answer that was lost is no news.
+const isSilent = () => (state.failed && age() > 2 * PAUSE_MS) || age() > LATE_MS;
+
 // Each alert is told once: what counts the seconds is silent.
 function alerts() {
   const wanted = [];
-  const isDead = state.failed || age() > LATE_MS;
+  const isDead = isSilent();
   document.documentElement.classList.toggle("stale", isDead && state.lastOk !== null);
   if (isDead) {
     const what = state.lastOk === null ? "" : " What you see is how it was then.";
@@ -119,7 +123,7 @@ function verdict() {
   const nodes = answering(state.domain), unsure = nodes.filter((node) => !node.status.synchronised);
   const masters = nodes.filter((node) => node.status.role === "master");
   const out = (masterOf(state.domain)?.status.peers ?? []).filter((peer) => !peer.counted).length;
-  const [text, gravity] = state.failed || age() > LATE_MS ? ["Not known: the exporter does not answer", "bad"]
+  const [text, gravity] = isSilent() ? ["Not known: the exporter does not answer", "bad"]
     : nodes.length === 0 ? ["No node answers", "bad"]
     : unsure.length > 0 ? [`${unsure.length === 1 ? `Node ${unsure[0].status.node_id} is` : `${unsure.length} nodes are`} not synchronised`, "bad"]
     : masters.length > 1 ? [`${masters.length} masters`, "bad"]
@@ -233,8 +237,8 @@ function mark(id) {
 }
 
 function timeline() {
-  const seconds = Number($("range").value), until = model.now, from = until - seconds * MICROS;
-  const all = masterships(state.domain), masters = [...new Set(all.map((one) => one.master))].sort((a, b) => a - b);
+  const seconds = Number($("range").value), until = model.now, from = windowOf(state.domain, seconds, until);
+  const all = masterships(state.domain);
   const shown = all.filter((one) => one.goesOn || one.until_us > from);
   const percent = (at) => Math.max(0, Math.min(100, ((at - from) / (until - from)) * 100));
   const bars = $("bars");
@@ -244,8 +248,8 @@ function timeline() {
     const bar = bars.children[i], end = one.goesOn ? until : one.until_us;
     bar.style.left = `${percent(one.from_us)}%`;
     bar.style.width = `${percent(end) - percent(one.from_us)}%`;
-    bar.style.backgroundColor = `hsl(${HUES[masters.indexOf(one.master) % HUES.length]} 60% 36%)`;
-    write(bar, `term ${one.term}: ${one.master}`);
+    bar.style.backgroundColor = `hsl(${hueOf(one.master)} 60% 36%)`;
+    write(bar, `${one.master}, term ${one.term}`);
     bar.title = bar.textContent;
   });
   write($("axis-from"), `${lasting(until - from)} ago`);
@@ -268,16 +272,27 @@ function picture() {
   write($("chart-title"), now.isOwn ? "Error bounds of the nodes here" : "Offsets from the master");
   legend(now);
   const last = now.samples[now.samples.length - 1];
-  const spread = last ? `${last.nodes.length} slaves, from ${span(last.low, true)} to ${span(last.high, true)} of the master, at most ± ${span(Math.max(...last.bounds.filter((bound) => bound < 9e18)))}.` : "";
-  const many = now.isMany ? " The dark band is where they all are, the line is their median, the light band adds error bounds; click on nodes in the table to draw them." : "";
+  const counted = last ? last.nodes.length - last.leftOut.size : 0;
+  const spread = last ? `${counted} ${counted === 1 ? "slave" : "slaves"} from ${span(last.low, true)} to ${span(last.high, true)} of the master, with their bounds from ${span(last.lowest, true)} to ${span(last.highest, true)}.` : "";
+  const out = last?.leftOut.size ? ` ${last.leftOut.size} left out${outside(last)}.` : "";
+  const many = now.isMany ? " The dark band is where they are, the line in it their median, the light band adds error bounds. Press a node's number in the table to draw it." : "";
   const own = now.isOwn ? "No master is behind the sockets here, and only a master knows offsets. Each band is how far a clock can be from ensemble time." : "";
-  write($("chart-text"), own || (last ? spread + many : "Nothing was seen yet."));
+  write($("chart-text"), own || (last ? spread + out + many : "Nothing was seen yet."));
+}
+
+// Which of those that are left out lie beyond the chart's edge.
+function outside({ nodes, offsets, leftOut }) {
+  const far = nodes.map((id, i) => [id, offsets[i]]).filter(([id, offset]) => leftOut.has(id) && Math.abs(offset) > chart.scale);
+  const names = far.slice(0, 3).map(([id, offset]) => `${id} at ${span(offset, true)}`).join(", ");
+  return far.length ? `, outside of the picture: ${names}${far.length > 3 ? ` and ${far.length - 3} more` : ""}` : "";
 }
 
 function legend(now) {
   const at = chart.cursor;
   const near = (line) => (at === null ? line[line.length - 1] : line.reduce((best, point) => (!best || Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best), null));
-  const entries = [...now.lines].filter(([, line]) => line.length > 0);
+  // Who is not seen any more is no entry.
+  const isThere = (line) => line.length > 0 && (at !== null || line[line.length - 1][0] > now.to - 10 * MICROS);
+  const entries = [...now.lines].filter(([, line]) => isThere(line));
   const list = $("legend");
   while (list.children.length > entries.length) list.lastChild.remove();
   while (list.children.length < entries.length) {
@@ -287,7 +302,7 @@ function legend(now) {
   }
   entries.forEach(([id, line], i) => {
     const [, offset, bound] = near(line);
-    list.children[i].children[0].style.backgroundColor = colourOf(id, now.ids);
+    list.children[i].children[0].style.backgroundColor = colourOf(id);
     write(list.children[i].children[1], now.isOwn ? `${id} ± ${span(bound)}` : `${id} ${span(offset, true)} ± ${span(bound)}`);
   });
 }
@@ -299,14 +314,27 @@ function tell(news, isFirst) {
     list.replaceChildren();
     list.setAttribute("aria-live", "off");
   } else if (list.getAttribute("aria-live") !== "polite") list.setAttribute("aria-live", "polite");
-  const shown = isFirst ? news : news.slice(-NEWS_SHOWN);
-  if (news.length > shown.length) shown.unshift({ at_us: shown[0].at_us, text: `and ${news.length - shown.length} more before`, socket: "" });
+  const entries = merged(news), shown = isFirst ? entries : entries.slice(-NEWS_SHOWN);
+  if (entries.length > shown.length) shown.unshift({ ...shown[0], tellers: [], text: `and ${entries.length - shown.length} more before` });
   for (const one of shown) {
-    const item = make("li", undefined, one.is_worrying ? "doubt" : ""), node = model.nodes.find((each) => each.socket === one.socket);
-    item.append(make("time", clockTime(one.at_us)), `${model.nodes.length > 1 && node?.status ? `node ${node.status.node_id}: ` : ""}${one.text}`);
+    const item = make("li", undefined, one.is_worrying ? "doubt" : "");
+    const who = one.tellers.length === 0 || model.nodes.length < 2 ? "" : `${one.tellers.length > 1 ? "nodes" : "node"} ${one.tellers.join(", ")}: `;
+    item.append(make("time", clockTime(one.at_us)), who + one.text);
     list.prepend(item);
   }
   while (list.children.length > EVENTS_KEPT) list.lastChild.remove();
+}
+
+// What several nodes tell within two looks is one event.
+function merged(news) {
+  const entries = [];
+  for (const one of news) {
+    const teller = model.nodes.find((node) => node.socket === one.socket)?.status?.node_id;
+    const same = entries.find((entry) => entry.text === one.text && one.at_us - entry.at_us < 2 * MICROS);
+    if (same) same.tellers.push(teller);
+    else entries.push({ ...one, tellers: teller === undefined ? [] : [teller] });
+  }
+  return entries;
 }
 
 function columns() {

@@ -22,6 +22,9 @@ _berkeleyd() {
             berkeleyd,demo)
                 cmd="berkeleyd__subcmd__demo"
                 ;;
+            berkeleyd,exporter)
+                cmd="berkeleyd__subcmd__exporter"
+                ;;
             berkeleyd,keygen)
                 cmd="berkeleyd__subcmd__keygen"
                 ;;
@@ -38,7 +41,7 @@ _berkeleyd() {
 
     case "${cmd}" in
         berkeleyd)
-            opts="-v -q -h -V --role --domain --bind --interface --group --peer --timestamping --delay-asymmetry --max-slaves --upper-domain --upper-role --upper-bind --upper-interface --upper-group --upper-peer --upper-key-file --clock --inject-offset --inject-drift --inject-lie --interval --min-interval --max-interval --average --weight --gamma --reference --max-slew --step-threshold --allow-step --max-correction --priority --preempt --quorum --node-id --state-dir --key-file --status-socket --user --without --config --verbose --quiet --help --version status demo simulate check-config keygen"
+            opts="-v -q -h -V --role --domain --bind --interface --group --peer --timestamping --delay-asymmetry --max-slaves --upper-domain --upper-role --upper-bind --upper-interface --upper-group --upper-peer --upper-key-file --clock --inject-offset --inject-drift --inject-lie --interval --min-interval --max-interval --average --weight --gamma --reference --max-slew --step-threshold --allow-step --max-correction --priority --preempt --quorum --node-id --state-dir --key-file --status-socket --user --without --config --verbose --quiet --help --version status exporter demo simulate check-config keygen"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -236,6 +239,28 @@ _berkeleyd() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        berkeleyd__subcmd__exporter)
+            opts="-h --listen --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -76,6 +76,8 @@ struct SampleView {
     nodes: Vec<u64>,
     offsets_ns: Vec<i64>,
     error_bounds_ns: Vec<i64>,
+    /// Those of `nodes` whose clocks were not averaged.
+    left_out: Vec<u64>,
 }
 
 /// Who tells, and the instant from which it counts.
@@ -176,5 +178,6 @@ fn sample(sample: &Sample, since: impl Fn(LocalTime) -> i64) -> SampleView {
         nodes: sample.points.iter().map(|point| point.node.get()).collect(),
         offsets_ns: column(|point| point.offset.as_nanos()),
         error_bounds_ns: column(|point| point.error_bound.as_nanos()),
+        left_out: sample.points.iter().filter(|point| !point.is_counted).map(|point| point.node.get()).collect(),
     }
 }

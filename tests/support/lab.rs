@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -71,6 +71,20 @@ impl Lab {
         self.spawn(name, command, socket)
     }
 
+    /// Starts an exporter of these sockets, and waits until it serves: at this address.
+    pub fn export(&self, name: &str, listen: &str, sockets: &[&Path]) -> (Daemon, SocketAddr) {
+        let mut command = Command::new(BINARY);
+        command.args(["exporter", "--listen", listen]);
+        command.args(sockets.iter().flat_map(|socket| [Path::new("--socket"), socket]));
+        let exporter = self.spawn(name, command, PathBuf::new());
+        let address = self.patiently("the exporter serves", || {
+            let log = exporter.log();
+            let (_, rest) = log.split_once("page at http://")?;
+            rest.split_once('/')?.0.parse().ok()
+        });
+        (exporter, address)
+    }
+
     /// Starts a node in this lab's group.
     pub fn join(&self, name: &str, options: &str) -> Daemon {
         self.start(name, &format!("{} {options}", self.group()))
@@ -99,6 +113,11 @@ impl Lab {
     /// Looks again and again until there is something to see, and fails when there is not.
     pub fn until<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
         self.within(PATIENCE, what, look)
+    }
+
+    /// The same for what takes its time on a busy machine: browsers, other languages.
+    pub fn patiently<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
+        self.within(Span::from_secs(60), what, look)
     }
 
     pub fn within<T>(&self, patience: Span, what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -1,5 +1,5 @@
-//! What several test programs share: a network in virtual time, real nodes, somebody who speaks the protocol by hand, and the
-//! plainest message of each kind.
+//! What several test programs share: a network in virtual time, real nodes, somebody who speaks the protocol by hand, the
+//! plainest message of each kind, and somebody who looks: by HTTP and with a browser.
 
 #![allow(
     dead_code,
@@ -12,6 +12,8 @@
 )]
 
 pub mod actor;
+pub mod browser;
+pub mod http;
 pub mod lab;
 pub mod messages;
 pub mod network;

@@ -9,6 +9,7 @@ mod progress;
 pub mod run;
 pub mod simulate;
 pub mod status;
+mod words;
 
 use std::env;
 use std::ffi::OsString;

@@ -12,10 +12,11 @@ use std::thread;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
+use crate::commands::words::{self, Column, Mood};
 use crate::commands::{Failure, print, print_coloured, socket_places};
 use crate::failure::one_line;
 use crate::local_clock::LocalClock;
-use crate::status::{PeerStatus, RoleName, Status, UpperStatus};
+use crate::status::{CounterStatus, PeerStatus, RoleName, Status};
 use crate::status_client::{Answer, PATIENCE, Silence};
 use crate::time::{Skew, Span};
 
@@ -25,11 +26,7 @@ pub use crate::status_client::fetch;
 const LEAST_PATIENCE: Span = Span::from_millis(100);
 /// Between two looks of who waits: no node works for it, and no service starts much later.
 const GLANCE: Span = Span::from_millis(200);
-const PLAIN: Style = Style::new();
 const HEADING: Style = Style::new().bold();
-const GOOD: Style = AnsiColor::Green.on_default();
-const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
-const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// Which node, and what of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -56,9 +53,7 @@ fn duration(text: &str) -> Result<Span, String> {
 
 impl From<Silence> for Failure {
     fn from(silence: Silence) -> Self {
-        match silence {
-            Silence::NoAnswer(text) | Silence::Foreign(text) => Self::Failed(text),
-        }
+        Self::Failed(silence.to_string())
     }
 }
 
@@ -117,83 +112,52 @@ fn obstacle(status: &Status, max_bound: Option<Span>) -> Option<String> {
 }
 
 /// Text in colours, without control characters that came from outside.
-fn coloured(style: Style, text: &str) -> String {
+fn coloured(mood: Mood, text: &str) -> String {
+    let style = style(mood);
     format!("{style}{}{style:#}", one_line(text))
+}
+
+const fn style(mood: Mood) -> Style {
+    match mood {
+        Mood::Plain => Style::new(),
+        Mood::Good => AnsiColor::Green.on_default(),
+        Mood::Doubtful => AnsiColor::Yellow.on_default(),
+        Mood::Bad => AnsiColor::Red.on_default().bold(),
+    }
 }
 
 /// Some lines of facts, and on a master the table of its slaves.
 fn for_people(status: &Status) -> String {
     let mut lines = String::new();
-    let mut line = |name: &str, style: Style, value: &str| {
+    let mut line = |name: &str, (mood, value): (Mood, String)| {
         // Writing to a string cannot fail.
-        let _ = writeln!(lines, "{name:<13}{}", coloured(style, value));
+        let _ = writeln!(lines, "{name:<13}{}", coloured(mood, &value));
     };
-    line(
-        "node",
-        PLAIN,
-        &format!("{} at {}, domain {}, version {}", status.node_id, status.address, status.domain, status.version),
-    );
-    line("role", role_style(status), &format!("{}, term {}, round {}", role(status), status.term, status.round));
+    let plain = |value| (Mood::Plain, value);
+    line("node", plain(words::node(status)));
+    line("role", words::standing(status));
     if let Some(upper) = &status.upper {
-        let UpperStatus { state, offset_ns, node } = &**upper;
-        let bound = match Span::from_nanos(node.error_bound_ns) {
-            Span::MAX => "not corrected yet".to_owned(),
-            bound => format!("within {bound}, this clock {} from it", Span::from_nanos(*offset_ns)),
-        };
-        let text = format!("domain {} {state}: {}, term {}, {bound}", node.domain, role(node), node.term);
-        line("above", if state == "heard" { GOOD } else { DOUBTFUL }, &text);
+        line("above", words::above(upper));
     }
-    let bound = Span::from_nanos(status.error_bound_ns);
-    let (style, synchronised) = match (status.synchronised, bound) {
-        (true, _) => (GOOD, format!("yes, within {bound} of ensemble time")),
-        (false, Span::MAX) => (BAD, "no, not corrected yet".to_owned()),
-        (false, _) => (BAD, format!("no, it can be {bound} from ensemble time")),
-    };
-    line("synchronised", style, &synchronised);
-    let clock = &status.clock;
-    let ahead = Span::from_nanos(clock.disciplined_ns.saturating_sub(clock.system_ns));
-    let relation = if ahead.is_forward() { "ahead of" } else { "behind" };
-    let text = format!("{}, {} {relation} the system's, {} stamps", clock.kind, ahead.abs(), status.timestamping);
-    line("clock", PLAIN, &text);
-    let slew = Span::from_nanos(status.slew_ns);
-    let slewing = if slew == Span::ZERO { String::new() } else { format!(", {slew} still to be slewed") };
-    line(
-        "correction",
-        PLAIN,
-        &format!(
-            "{} last, {} in all, rate {}{slewing}",
-            Span::from_nanos(status.last_correction_ns),
-            status.adjustment,
-            Skew::from_ppb(status.skew_ppb),
-        ),
-    );
+    line("synchronised", words::synchronised(status));
+    line("clock", plain(words::clock(status)));
+    line("correction", plain(words::correction(status)));
     if let (Some(pause), Some(reason)) = (status.pause_ns, &status.pause_reason) {
-        line("rounds", PLAIN, &format!("every {}: {reason}", Span::from_nanos(pause)));
+        line("rounds", plain(format!("every {}: {reason}", Span::from_nanos(pause))));
     }
     if let Some(refused) = status.refused_correction_ns {
         let text = format!("a correction of {}: larger than --max-correction", Span::from_nanos(refused));
-        line("refused", BAD, &text);
+        line("refused", (Mood::Bad, text));
     }
-    let dropped: Vec<String> = status
-        .counters
-        .dropped
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(reason, count)| format!("{reason} {count}"))
-        .collect();
-    let sum = |counts: &BTreeMap<String, u64>| counts.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
-    let dropped =
-        if dropped.is_empty() { "none dropped".to_owned() } else { format!("dropped: {}", dropped.join(", ")) };
+    line("datagrams", plain(datagrams(&status.counters)));
     line(
-        "datagrams",
-        PLAIN,
-        &format!("{} sent, {} received, {dropped}", sum(&status.counters.sent), sum(&status.counters.received)),
+        "keys",
+        match status.keys.as_deref() {
+            Some(keys) => plain(keys.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
+            None => (Mood::Doubtful, "none: frames are not authenticated".to_owned()),
+        },
     );
-    match status.keys.as_deref() {
-        Some(keys) => line("keys", PLAIN, &keys.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
-        None => line("keys", DOUBTFUL, "none: frames are not authenticated"),
-    }
-    line("privileges", PLAIN, &status.privileges.to_string());
+    line("privileges", plain(status.privileges.to_string()));
     if status.role == RoleName::Master {
         lines.push('\n');
         lines.push_str(&table(&status.peers));
@@ -205,69 +169,35 @@ fn for_people(status: &Status) -> String {
     lines
 }
 
-fn role(status: &Status) -> String {
-    // Older nodes do not say it.
-    let lasting = status.master_for_ms.map(|passed| format!(" for {}", lasting(passed))).unwrap_or_default();
-    match (status.role, status.master_id) {
-        (RoleName::Master, _) => format!("master{lasting}"),
-        (RoleName::Slave, Some(master)) => format!("slave of {master}{lasting}"),
-        (RoleName::Slave | RoleName::Listening, _) => "listening: no master is heard".to_owned(),
-        (RoleName::Candidate, _) => "candidate".to_owned(),
-    }
-}
-
-fn role_style(status: &Status) -> Style {
-    match status.role {
-        RoleName::Master | RoleName::Slave => PLAIN,
-        RoleName::Candidate | RoleName::Listening => DOUBTFUL,
-    }
-}
-
-/// Whole milliseconds in the two largest units that they fill: `3 h 20 min`.
-fn lasting(millis: i64) -> String {
-    let seconds = millis / 1_000;
-    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
-    match seconds {
-        86_400.. => format!("{days} d {} h", hours % 24),
-        3_600.. => format!("{hours} h {} min", minutes % 60),
-        60.. => format!("{minutes} min {} s", seconds % 60),
-        _ => format!("{seconds} s"),
-    }
+fn datagrams(counters: &CounterStatus) -> String {
+    let dropped = counters.dropped.iter().filter(|(_, count)| **count > 0);
+    let dropped: Vec<String> = dropped.map(|(reason, count)| format!("{reason} {count}")).collect();
+    let sum = |counts: &BTreeMap<String, u64>| counts.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
+    let dropped =
+        if dropped.is_empty() { "none dropped".to_owned() } else { format!("dropped: {}", dropped.join(", ")) };
+    format!("{} sent, {} received, {dropped}", sum(&counters.sent), sum(&counters.received))
 }
 
 fn table(peers: &[PeerStatus]) -> String {
     if peers.is_empty() {
         return "no slaves\n".to_owned();
     }
-    let header = ["slave", "address", "offset", "± at most", "delay", "skew", "stamps", "heard", "counted"];
-    let rows = peers.iter().map(|peer| {
-        [
-            peer.node_id.to_string(),
-            peer.address.clone(),
-            Span::from_nanos(peer.offset_ns).to_string(),
-            Span::from_nanos(peer.error_bound_ns).to_string(),
-            Span::from_nanos(peer.delay_ns).to_string(),
-            Skew::from_ppb(peer.skew_ppb).to_string(),
-            peer.timestamping.clone(),
-            format!("{} ago", Span::from_millis(peer.last_heard_ms)),
-            peer.reason.as_ref().map_or_else(|| "yes".to_owned(), |reason| format!("no: {reason}")),
-        ]
-    });
-    let rows: Vec<[String; 9]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let mut text = String::new();
-    // A style a row: the header's, and one for each slave.
-    let styles = std::iter::once(HEADING).chain(peers.iter().map(|peer| if peer.counted { PLAIN } else { DOUBTFUL }));
-    for (row, style) in rows.iter().zip(styles) {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            // Texts to the left, numbers to the right.
-            0 | 1 | 6 | 8 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
+    let header = Column::ALL.map(|column| column.title().to_owned());
+    let rows = peers.iter().map(|peer| Column::ALL.map(|column| column.cell(peer)));
+    let rows: Vec<_> = std::iter::once(header).chain(rows).collect();
+    let width = |column: usize| words::width(rows.iter().filter_map(|row| row.get(column)).map(String::as_str));
+    let widths: Vec<usize> = (0..Column::ALL.len()).map(width).collect();
+    let mut lines = rows.iter().map(|row| {
+        let cells = Column::ALL.iter().zip(row.iter().zip(&widths)).map(|(column, (cell, width))| match column {
+            _ if column.is_number() => format!("{cell:>width$}"),
+            _ => format!("{cell:<width$}"),
         });
-        text.push_str(&coloured(style, cells.collect::<Vec<_>>().join("  ").trim_end()));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    let header = lines.next().unwrap_or_default();
+    let mut text = format!("{HEADING}{header}{HEADING:#}\n");
+    for (peer, line) in peers.iter().zip(lines) {
+        text.push_str(&coloured(words::mood(peer), &line));
         text.push('\n');
     }
     text

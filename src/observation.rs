@@ -159,8 +159,8 @@ impl Happening {
             | Self::Unsynchronised { .. }
             | Self::Refused { .. } => true,
             Self::Upper { state, .. } => state == "lost",
-            // A newcomer is on probation for some rounds; whoever goes, says so.
-            Self::LeftOut { reason, .. } => !matches!(reason.as_str(), "joining" | "newcomer"),
+            // A newcomer is on probation for some rounds; whoever goes, says so. Where there is a reference nobody else is counted.
+            Self::LeftOut { reason, .. } => !matches!(reason.as_str(), "joining" | "newcomer" | "not-reference"),
             Self::Answers { .. }
             | Self::Role { .. }
             | Self::Master { .. }
@@ -217,11 +217,7 @@ pub fn between(earlier: &Look, later: &Look) -> Vec<Happening> {
     found.extend(step(earlier, later).map(|by| Happening::Stepped { by }));
     let slew = |status: &Status| Some(Span::from_nanos(status.slew_ns)).filter(|slew| slew.abs() >= LARGE);
     found.extend(slew(now).filter(|_| slew(before).is_none()).map(|by| Happening::Slewing { by }));
-    if let Some(refused) =
-        now.refused_correction_ns.filter(|_| before.refused_correction_ns != now.refused_correction_ns)
-    {
-        found.push(Happening::Refused { correction: Span::from_nanos(refused) });
-    }
+    found.extend(refusal(before, now).map(|correction| Happening::Refused { correction }));
     let upper = |status: &Status| status.upper.as_ref().map(|upper| (upper.node.domain, upper.state.clone()));
     if let Some((domain, state)) = upper(now).filter(|_| upper(before) != upper(now)) {
         found.push(Happening::Upper { domain: Domain::new(domain), state });
@@ -255,6 +251,12 @@ fn synchronisation(before: &Status, now: &Status) -> Option<Happening> {
         (true, false) => Some(Happening::Unsynchronised { bound }),
         (false, false) | (true, true) => None,
     }
+}
+
+/// The correction that was refused, if it is another one than before. The master goes on trying, each time by a little more or less.
+fn refusal(before: &Status, now: &Status) -> Option<Span> {
+    let refused = |status: &Status| status.refused_correction_ns.map(Span::from_nanos);
+    refused(now).filter(|now| refused(before).is_none_or(|before| (*now - before).abs() >= LARGE))
 }
 
 /// How far the disciplined clock jumped, if it did.
@@ -321,6 +323,8 @@ pub struct Sample {
     pub at: LocalTime,
     /// How far the node's own clock could be from ensemble time; [`Span::MAX`]: anywhere.
     pub error_bound: Span,
+    /// What was last added to its clock.
+    pub correction: Span,
     /// Its slaves, if it was master, by number.
     pub points: Vec<Point>,
 }
@@ -477,6 +481,7 @@ impl Observation {
             number: self.samples_seen,
             at: look.at,
             error_bound: Span::from_nanos(look.status.error_bound_ns),
+            correction: Span::from_nanos(look.status.last_correction_ns),
             points: look.status.peers.iter().map(point).collect(),
         };
         self.points += sample.points.len();
@@ -613,7 +618,10 @@ mod tests {
     fn a_refused_correction_and_a_domain_above_are_told_once() {
         let refused = changed(slave(), &[("/refused_correction_ns", json!(-5_000_000_000i64))]);
         assert_eq!(told(slave(), refused.clone()), ["refused a correction of -5.000 s"]);
-        assert_eq!(told(refused.clone(), refused), [""; 0]);
+        let again = changed(slave(), &[("/refused_correction_ns", json!(-5_000_099_999i64))]);
+        assert_eq!(told(refused.clone(), again), [""; 0], "the same, a second later");
+        let other = changed(slave(), &[("/refused_correction_ns", json!(-7_000_000_000i64))]);
+        assert_eq!(told(refused, other), ["refused a correction of -7.000 s"]);
         let mut upper = slave();
         upper["state"] = json!("lost");
         upper["offset_ns"] = json!(0);

@@ -13,7 +13,8 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::commands::{exporter, keygen, simulate, status};
+use crate::commands::{exporter, keygen, simulate, status, watch};
+
 use crate::config_file::{self, Origins};
 use crate::failure::Failure;
 use crate::settings::{RunConfig, Settings, reason, suggestion};
@@ -44,6 +45,8 @@ pub enum Invocation {
     Status(status::Options),
     /// Show running nodes to Prometheus and to browsers.
     Exporter(exporter::Options),
+    /// Show a running node live.
+    Watch(watch::Options),
     /// Show a whole ensemble at work.
     Demo,
     /// Simulate an ensemble.
@@ -97,6 +100,8 @@ enum Task {
     Status(status::Options),
     /// Prometheus metrics of running nodes, and a dashboard page
     Exporter(exporter::Options),
+    /// Show a running node live: offsets over time, its slaves, what happens
+    Watch(watch::Options),
     /// Run a whole ensemble on loopback and show how it agrees
     Demo,
     /// Simulate an ensemble, and measure how well it agrees
@@ -125,6 +130,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     match line.command {
         Some(Task::Status(options)) => return Ok(Invocation::Status(options)),
         Some(Task::Exporter(options)) => return Ok(Invocation::Exporter(options)),
+        Some(Task::Watch(options)) => return Ok(Invocation::Watch(options)),
         Some(Task::Demo) => return Ok(Invocation::Demo),
         Some(Task::Simulate(options)) => return Ok(Invocation::Simulate(options)),
         Some(Task::CheckConfig { file }) => return Ok(Invocation::CheckConfig { file }),
@@ -401,6 +407,8 @@ mod tests {
         assert_eq!(parsed("status --wait-sync"), status(waiting(Some(None), None)));
         let (bound, timeout) = (Span::from_millis(1), Span::from_secs(30));
         assert_eq!(parsed("status --wait-sync=1ms --timeout 30s"), status(waiting(Some(Some(bound)), Some(timeout))));
+        let socket = Some("/x".into());
+        assert_eq!(parsed("watch --socket /x"), Ok(Invocation::Watch(watch::Options { socket })));
         assert_eq!(parsed("demo"), Ok(Invocation::Demo));
         assert_eq!(parsed("check-config f"), Ok(Invocation::CheckConfig { file: "f".into() }));
     }

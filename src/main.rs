@@ -25,6 +25,7 @@ fn obey(invocation: Invocation) -> Result<(), Failure> {
         // It runs in the background, as a node does.
         Invocation::Exporter(_) => LevelFilter::Info,
         Invocation::Status(_)
+        | Invocation::Watch(_)
         | Invocation::Demo
         | Invocation::Simulate(_)
         | Invocation::CheckConfig { .. }
@@ -35,6 +36,7 @@ fn obey(invocation: Invocation) -> Result<(), Failure> {
         Invocation::Run(config) => commands::run::run(*config),
         Invocation::Status(options) => commands::status::status(&options),
         Invocation::Exporter(options) => commands::exporter::exporter(options),
+        Invocation::Watch(options) => commands::watch::watch(&options),
         Invocation::Demo => commands::demo::demo(),
         Invocation::Simulate(options) => commands::simulate::simulate(&options),
         Invocation::CheckConfig { file } => commands::check_config::check_config(&file),

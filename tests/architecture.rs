@@ -55,13 +55,17 @@ const FORBIDDEN: [&str; 12] = [
 /// The text of a source file, or of all files of a folder, each up to its tests.
 fn source(name: &str) -> String {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name);
-    let files: Vec<PathBuf> = match fs::read_dir(&place) {
-        Ok(folder) => folder.flatten().map(|entry| entry.path()).collect(),
-        Err(_) => vec![place.with_extension("rs")],
-    };
+    let files = if place.is_dir() { files(&place) } else { vec![place.with_extension("rs")] };
     let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let code = |text: String| text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
     files.iter().map(read).map(code).collect()
+}
+
+/// All files in a folder and the folders in it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 /// The files of this crate that a text names in its code: `crate::NAME`.

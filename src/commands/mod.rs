@@ -9,6 +9,7 @@ mod progress;
 pub mod run;
 pub mod simulate;
 pub mod status;
+pub mod watch;
 mod words;
 
 use std::env;

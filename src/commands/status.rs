@@ -145,9 +145,8 @@ fn for_people(status: &Status) -> String {
     if let (Some(pause), Some(reason)) = (status.pause_ns, &status.pause_reason) {
         line("rounds", plain(format!("every {}: {reason}", Span::from_nanos(pause))));
     }
-    if let Some(refused) = status.refused_correction_ns {
-        let text = format!("a correction of {}: larger than --max-correction", Span::from_nanos(refused));
-        line("refused", (Mood::Bad, text));
+    if let Some(refused) = words::refused(status) {
+        line("refused", refused);
     }
     line("datagrams", plain(datagrams(&status.counters)));
     line(
@@ -188,10 +187,8 @@ fn table(peers: &[PeerStatus]) -> String {
     let width = |column: usize| words::width(rows.iter().filter_map(|row| row.get(column)).map(String::as_str));
     let widths: Vec<usize> = (0..Column::ALL.len()).map(width).collect();
     let mut lines = rows.iter().map(|row| {
-        let cells = Column::ALL.iter().zip(row.iter().zip(&widths)).map(|(column, (cell, width))| match column {
-            _ if column.is_number() => format!("{cell:>width$}"),
-            _ => format!("{cell:<width$}"),
-        });
+        let cells = Column::ALL.iter().zip(row.iter().zip(&widths));
+        let cells = cells.map(|(column, (cell, width))| words::aligned(*column, cell, *width));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     });
     let header = lines.next().unwrap_or_default();

@@ -76,8 +76,14 @@ pub(super) fn correction(status: &Status) -> String {
     format!("{last} last, {} in all, rate {rate}{slewing}", status.adjustment)
 }
 
+/// What it did not let itself be corrected by, if there was such a thing.
+pub(super) fn refused(status: &Status) -> Option<(Mood, String)> {
+    let refused = Span::from_nanos(status.refused_correction_ns?);
+    Some((Mood::Bad, format!("a correction of {refused}: larger than --max-correction")))
+}
+
 /// Whole milliseconds in the two largest units that they fill: `3 h 20 min`.
-fn lasting(millis: i64) -> String {
+pub(super) fn lasting(millis: i64) -> String {
     let seconds = millis / 1_000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match seconds {
@@ -155,9 +161,14 @@ impl Column {
     }
 }
 
-/// How a slave stands.
+/// A cell of the table in its column.
+pub(super) fn aligned(column: Column, cell: &str, width: usize) -> String {
+    if column.is_number() { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+}
+
+/// How a slave stands. Where there is a reference, or a domain above, who is none is as it should be.
 pub(super) fn mood(peer: &PeerStatus) -> Mood {
-    if peer.counted { Mood::Plain } else { Mood::Doubtful }
+    if peer.counted || peer.reason.as_deref() == Some("not-reference") { Mood::Plain } else { Mood::Doubtful }
 }
 
 /// So many cells wide that each of these texts fits.

@@ -100,6 +100,12 @@ impl DisciplinedClock {
         Self { policy, anchor: local, target, rate, slew: Span::ZERO, adjustment: 0, quality: None }
     }
 
+    /// From `now` on other rules hold, for a slew in progress as well: it goes on from where it is, at the new rate.
+    pub fn obey(&mut self, policy: CorrectionPolicy, now: LocalTime) {
+        (self.target, self.slew, self.anchor) = (self.target(now), self.slew(now), now);
+        self.policy = policy;
+    }
+
     /// Where the clock ought to be.
     pub fn target(&self, local: LocalTime) -> Time {
         let elapsed = local - self.anchor;

@@ -160,6 +160,17 @@ impl NodeConfig {
         }
     }
 
+    /// What a node with these settings makes of `wanted` while it runs: all of it but what only another life can change, who it is and
+    /// where it is heard.
+    pub fn renewed(&self, wanted: &Self) -> Self {
+        let Self { node_id, domain, upper, role, group, lie, .. } = *self;
+        // With the first peer the group goes, and with the last one it comes: that is another place to be heard at.
+        let peers = if group == wanted.group { &wanted.peers } else { &self.peers };
+        // Of a submaster only one of its nodes can be a reference; which one, its start has decided.
+        let is_reference = if upper == wanted.upper { wanted.is_reference } else { self.is_reference };
+        Self { node_id, domain, upper, role, group, lie, is_reference, peers: peers.clone(), ..wanted.clone() }
+    }
+
     /// The weight given to a node; its own has no address.
     pub fn weight(&self, node: NodeId, address: Option<IpAddr>) -> Option<NonZeroU32> {
         best(&self.weights, node, address)

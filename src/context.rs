@@ -263,7 +263,7 @@ pub enum Event {
     Left {
         /// The slave.
         node: NodeId,
-        /// True when it said so itself, false when it was silent for too long.
+        /// True when it said so itself, false when it was silent for too long or is no peer any more.
         resigned: bool,
     },
     /// Master: a slave does not answer any more.
@@ -448,6 +448,13 @@ impl Context {
             events: VecDeque::new(),
             refusals: Throttle::default(),
         }
+    }
+
+    /// Takes over what a running node can of other settings.
+    pub fn reconfigure(&mut self, wanted: &NodeConfig, now: LocalTime) {
+        self.config = self.config.renewed(wanted);
+        self.peers = self.config.peers.iter().copied().collect();
+        self.clock.obey(self.config.policy, now);
     }
 
     /// Queues a frame. The queue is emptied after every input, so that it holds no more than one input can cause:

@@ -204,6 +204,14 @@ impl Estimator {
         }
     }
 
+    /// The offsets of all samples so far were too small by this much (too large, if negative). Of the rest nothing was wrong.
+    pub fn shift(&mut self, by: Span) {
+        if let Some(tracker) = &mut self.tracker {
+            tracker.pivot = Offset::new(tracker.pivot.ahead() + by);
+        }
+        self.suspect = self.suspect.take().map(|sample| sample.shifted(by));
+    }
+
     /// Offset and skew at local time `at` of the master; `None` before the first sample.
     pub fn estimate(&self, at: LocalTime) -> Option<Estimate> {
         self.tracker.as_ref().map(|tracker| tracker.estimate(at))

@@ -40,6 +40,13 @@ pub struct Sample {
     pub round_trip: Span,
 }
 
+impl Sample {
+    /// The same with an offset that is larger by this much.
+    pub fn shifted(self, by: Span) -> Self {
+        Self { offset: Offset::new(self.offset.ahead() + by), ..self }
+    }
+}
+
 impl Exchange {
     /// Offset and delay of this exchange; `None` when the stamps contradict each other (an answer before its
     /// question, a turnaround longer than the whole exchange).

@@ -48,6 +48,11 @@ impl Guard {
         self.keys = keys;
     }
 
+    /// Remembers so many lives of others from now on, if that is more than before: nothing is forgotten.
+    pub fn make_room(&mut self, room: usize) {
+        self.replays.widen(room);
+    }
+
     /// The keys, for the next life.
     pub fn into_keys(self) -> KeyRing {
         self.keys

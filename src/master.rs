@@ -601,9 +601,7 @@ impl Master {
     fn admit(&mut self, context: &mut Context, peer: Peer, asked: Asked, response: &Response, now: LocalTime) {
         let own_rate_error = context.clock.is_corrected().then(|| context.clock.rate_error(now));
         let mut member = Member::new(peer, own_rate_error, now);
-        let ip = peer.address.ip();
-        member.weight = context.config.weight(peer.node, Some(ip));
-        member.delay_asymmetry = context.config.delay_asymmetry(peer.node, ip);
+        Self::apply_settings(context, &mut member);
         member.request_sent(asked);
         if self.inherits.is_some() && peer.corrected_in == self.inherits && response.is_synchronised {
             member.asking = Asking::SHORT_BURST;
@@ -621,6 +619,32 @@ impl Master {
             self.timers.set(Timer::Average, now + FOUNDING_PATIENCE);
             self.timers.set(Timer::Round, now + context.config.interval);
         }
+    }
+
+    /// What the operator has said of a member in particular.
+    fn apply_settings(context: &Context, member: &mut Member) {
+        let Peer { node, address, .. } = member.peer;
+        member.weight = context.config.weight(node, Some(address.ip()));
+        member.set_delay_asymmetry(context.config.delay_asymmetry(node, address.ip()));
+    }
+
+    /// The settings have changed. Slaves that are asked less often from now on are told at once, and those that are asked more often once they
+    /// have been: all of a large group would else take themselves for forgotten and join.
+    pub fn reconfigured(&mut self, context: &mut Context, now: LocalTime) {
+        if context.config.group.is_none() {
+            // They are not heard any more, and would follow a master that they cannot answer for as long as it asks.
+            self.candidates.retain(|address, _| context.is_peer(*address));
+            let strangers = self.members.values().filter(|member| !context.is_peer(member.peer.address));
+            for node in strangers.map(|member| member.peer.node).collect::<Vec<_>>() {
+                self.forget(context, node, false);
+            }
+        }
+        self.members.values_mut().for_each(|member| Self::apply_settings(context, member));
+        self.pause = self.pause.max(self.shortest_pause(context));
+        if self.stage == Stage::Founded {
+            self.timers.hasten(Timer::Round, now + self.pause.min(context.config.max_interval));
+        }
+        self.send_announce(context, now);
     }
 
     fn on_leave(&mut self, context: &mut Context, arrival: &Arrival) {
@@ -1052,13 +1076,14 @@ impl Master {
             may_wait.map(|may| if may { 1_i64 } else { -1 }).sum::<i64>() > 0
         };
         let (shortest, longest) = (self.shortest_pause(context), context.config.max_interval);
-        let longer = self.pause.times(2).min(longest);
+        let present = self.pause.min(longest);
+        let longer = present.times(2).min(longest);
         let pause = if most_may_wait(longer) {
             longer
-        } else if most_may_wait(self.pause) {
-            self.pause
+        } else if most_may_wait(present) {
+            present
         } else {
-            self.pause.part(2).max(shortest)
+            present.part(2).max(shortest)
         };
         if pause != self.pause {
             self.pause = pause;

@@ -472,8 +472,16 @@ impl Member {
     /// What an exchange says, with what is known of the two ways: a request that takes longer makes the slave seem ahead by half of it.
     /// The bound of half the delay holds all the same, as long as neither way takes less than nothing.
     fn sample(&self, exchange: Exchange) -> Option<Sample> {
-        let sample = exchange.sample()?;
-        Some(Sample { offset: Offset::new(sample.offset.ahead() - self.delay_asymmetry.half()), ..sample })
+        Some(exchange.sample()?.shifted(-self.delay_asymmetry.half()))
+    }
+
+    /// Somebody has measured how much longer requests take than responses, or anew: what has been learned so far is moved there, or it would seem
+    /// to be the clock that has jumped.
+    pub fn set_delay_asymmetry(&mut self, asymmetry: Span) {
+        let by = self.delay_asymmetry.half() - asymmetry.half();
+        self.delay_asymmetry = asymmetry;
+        self.estimator.shift(by);
+        self.last_sample = self.last_sample.map(|sample| sample.shifted(by));
     }
 
     fn learn(&mut self, sample: Sample, stamps: StampSource) -> Judgement {

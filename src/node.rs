@@ -4,7 +4,7 @@
 //! It reads no clock, opens no socket and draws no randomness. The contract with its driver:
 //!
 //! - **Inputs** are facts, each with the local time `now` at which the driver looked: [`Node::handle_datagram`],
-//!   [`Node::handle_timeout`], [`Node::handle_shutdown`]. They never fail and never block. `now` never goes back.
+//!   [`Node::handle_timeout`], [`Node::reconfigure`], [`Node::handle_shutdown`]. They never fail and never block. `now` never goes back.
 //! - **Outputs** are drained after every input, each until it gives `None`, in this order: [`Node::poll_transmit`], then
 //!   [`Node::poll_event`]. Then [`Node::poll_timeout`] says when to call [`Node::handle_timeout`] at the latest; a call that is
 //!   early, late or spurious does no harm.
@@ -124,10 +124,30 @@ impl Node {
         match &mut self.guard {
             Some(guard) => guard.renew(keys),
             None => {
-                let room = self.context.config.max_slaves + LIVES;
-                self.guard = Some(Guard::new(keys, self.context.incarnation, room));
+                self.guard = Some(Guard::new(keys, self.context.incarnation, self.room()));
             }
         }
+    }
+
+    /// How many lives of others it has to remember.
+    fn room(&self) -> usize {
+        self.context.config.max_slaves + LIVES
+    }
+
+    /// Goes on with other settings, but for what only another life can change ([`NodeConfig::renewed`]): in the same term and role, without a
+    /// jump of its clock. `wanted` is valid.
+    pub fn reconfigure(&mut self, wanted: &NodeConfig, now: LocalTime) {
+        self.context.reconfigure(wanted, now);
+        let room = self.room();
+        if let Some(guard) = &mut self.guard {
+            guard.make_room(room);
+        }
+        match &mut self.role {
+            RoleState::Master(master) => master.reconfigured(&mut self.context, now),
+            RoleState::Slave(slave) => slave.reconfigured(&mut self.context, now),
+        }
+        // It may be a better master now than it was.
+        self.look(now);
     }
 
     /// The keys that it holds, if any.

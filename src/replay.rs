@@ -148,6 +148,11 @@ impl ReplayGuard {
         Self { proven: BTreeMap::new(), candidates: VecDeque::new(), room: room.max(1) }
     }
 
+    /// Remembers as many lives as this, or as before if that is more.
+    pub fn widen(&mut self, room: usize) {
+        self.room = self.room.max(room);
+    }
+
     /// Takes note of a frame whose code is right, unless it is a repetition. `is_proof`: it could only be made for this life of
     /// ours.
     ///

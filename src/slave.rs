@@ -259,6 +259,16 @@ impl Slave {
         }
     }
 
+    /// The settings have changed: the master that is followed has to know what this node brings now. Until it asks, it is told again.
+    pub fn reconfigured(&mut self, context: &mut Context, now: LocalTime) {
+        if let State::Following(following) = &mut self.state {
+            following.last_request = None;
+        }
+        if let Some(to) = self.followed() {
+            self.send_join(context, now, to);
+        }
+    }
+
     /// Says goodbye.
     pub fn handle_shutdown(&mut self, context: &mut Context) {
         if let Some(to) = self.followed() {

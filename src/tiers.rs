@@ -15,7 +15,7 @@
 //! The lower clock is the one that users read: it is the upper one's while the node is master below, and when this machine is cut off from the
 //! domain above while another submaster is not, it is the better one.
 //!
-//! There is no circle: an ensemble follows only one with a lower number ([`NodeConfig::upper`](crate::config::NodeConfig::upper)).
+//! There is no circle: an ensemble follows only one with a lower number ([`NodeConfig::upper`]).
 //!
 //! A driver holds this type, and does with it what [`Node`] says.
 
@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 use crate::clock::DisciplinedClock;
+use crate::config::NodeConfig;
 use crate::context::Event;
 use crate::identity::Incarnation;
 use crate::keys::KeyRing;
@@ -117,6 +118,13 @@ impl Tiers {
     pub fn hold_keys(&mut self, tier: Tier, keys: KeyRing) {
         if let Some(node) = self.node_mut(tier) {
             node.hold_keys(keys);
+        }
+    }
+
+    /// See [`Node::reconfigure`].
+    pub fn reconfigure(&mut self, tier: Tier, wanted: &NodeConfig, now: LocalTime) {
+        if let Some(node) = self.node_mut(tier) {
+            node.reconfigure(wanted, now);
         }
     }
 

@@ -148,6 +148,16 @@ impl Network {
         self.flush(index);
     }
 
+    /// The node goes on with other settings.
+    pub fn reconfigure(&mut self, index: usize, change: impl FnOnce(&mut NodeConfig)) {
+        let member = &mut self.members[index];
+        let mut wanted = member.node.config().clone();
+        change(&mut wanted);
+        let local = member.local(self.now);
+        member.node.reconfigure(&wanted.validated().expect("sound settings"), local);
+        self.flush(index);
+    }
+
     /// The node's oscillator jumps; it is not told.
     pub fn jump(&mut self, index: usize, by: Span) {
         self.members[index].zero += by.as_nanos();

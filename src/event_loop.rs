@@ -313,7 +313,9 @@ impl EventLoop {
             for tier in [Tier::Upper, Tier::Lower] {
                 self.serve_port(tier);
             }
-            if self.has_clients {
+            let now = self.clock.now();
+            let is_due = |socket: &StatusSocket| socket.poll_timeout().is_some_and(|deadline| deadline <= now);
+            if self.has_clients || self.status_socket.as_ref().is_some_and(is_due) {
                 self.has_clients = self.serve_status();
             }
             let now = self.clock.now();
@@ -393,7 +395,9 @@ impl EventLoop {
         }
         let steering = self.system_clock.as_ref().map(|steered| steered.next);
         let sign_of_life = self.service_manager.as_ref().and_then(ServiceManager::poll_timeout);
-        let deadline = self.tiers.poll_timeout().into_iter().chain(steering).chain(sign_of_life).min()?;
+        let clients = self.status_socket.as_ref().and_then(StatusSocket::poll_timeout);
+        let deadline =
+            self.tiers.poll_timeout().into_iter().chain(steering).chain(sign_of_life).chain(clients).min()?;
         Some((deadline - self.clock.now()).to_std())
     }
 
@@ -537,21 +541,26 @@ impl EventLoop {
 
     /// Shows the status to some of those who want to see it. True when there may be more.
     fn serve_status(&mut self) -> bool {
+        let Some(mut socket) = self.status_socket.take() else {
+            return false;
+        };
+        let has_more = socket.serve(self.poll.registry(), self.clock.now(), || self.status());
+        self.status_socket = Some(socket);
+        has_more
+    }
+
+    /// The status of this instant, as an answer.
+    fn status(&self) -> Vec<u8> {
         let pair = self.clock.pair();
         let of = |tier| Some(Status::new(self.tiers.node(tier)?, pair.local, self.driver_status(tier, pair)?));
-        let Some(mut status) = of(Tier::Lower) else {
-            return false;
-        };
-        status.upper = of(Tier::Upper).map(|upper| Box::new(UpperStatus::new(upper, &self.tiers, pair.local)));
-        let Some(socket) = &mut self.status_socket else {
-            return false;
-        };
-        socket.serve(self.poll.registry(), || {
-            // A status of plain numbers and texts always has a JSON form.
-            let mut text = serde_json::to_vec(&status).unwrap_or_default();
-            text.push(b'\n');
-            text
-        })
+        let status = of(Tier::Lower).map(|status| Status {
+            upper: of(Tier::Upper).map(|upper| Box::new(UpperStatus::new(upper, &self.tiers, pair.local))),
+            ..status
+        });
+        // A status of plain numbers and texts always has a JSON form.
+        let mut text = serde_json::to_vec(&status).unwrap_or_default();
+        text.push(b'\n');
+        text
     }
 
     fn clock_kind(&self) -> &'static str {

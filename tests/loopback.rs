@@ -374,15 +374,26 @@ fn status_clients_that_never_read_and_many_at_once_do_not_stop_a_node() {
     });
 
     let connect = || UnixStream::connect(&master.socket).expect("it listens");
-    let lazy: Vec<UnixStream> = (0..20).map(|_| connect()).collect();
+    let files = || fs::read_dir(format!("/proc/{}/fd", master.id())).expect("Linux").count();
+    let (files_before, memory_before) = (files(), resident(&master));
+    let lazy: Vec<UnixStream> = (0..100).map(|_| connect()).collect();
+    // And as many who do not even wait for an answer.
+    (0..100).for_each(|_| drop(connect()));
     // They say what nobody wants to hear, as much of it as the socket takes.
     for mut client in &lazy {
         client.set_nonblocking(true).expect("set");
         while client.write(&[0xff; 4_096]).is_ok() {}
     }
     let busy: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(&slave.socket).expect("it listens")).collect();
-    let rounds = master.status().round;
-    lab.until("rounds go on", || (master.status().round >= rounds + 4).then_some(()));
+    // Behind all of them there is an answer, whole, and by then and afterwards rounds go on, and corrections are taken.
+    let answered = |node: &Daemon| lab.within(CROWDING, "an honest client is served", || node.look());
+    let (rounds, adjustments) = (answered(&master).round, slave.status().adjustment);
+    lab.until("rounds go on", || (answered(&master).round >= rounds + 4).then_some(()));
+    lab.until("clocks are corrected", || (slave.status().adjustment >= adjustments + 2).then_some(()));
+    // Of the 100 only 8 are served at a time, and these share their answers.
+    assert!(files() <= files_before + 9, "{} descriptors, and {files_before} before", files());
+    let grown = resident(&master).saturating_sub(memory_before);
+    assert!(grown < 8 << 10, "{grown} KiB more memory");
     for mut client in busy {
         let mut text = String::new();
         client.read_to_string(&mut text).expect("an answer");
@@ -394,8 +405,16 @@ fn status_clients_that_never_read_and_many_at_once_do_not_stop_a_node() {
     drop(lazy);
     lab.while_announcing(&master, 4);
     lab.agree(&[&master, &slave]);
+    lab.until("nothing is left of them", || (files() <= files_before + 1).then_some(()));
     let wake_ups = master.status().counters.wake_ups - before;
     assert!(wake_ups < 50_000, "{wake_ups} wake-ups: clients that have gone keep the loop busy");
+}
+
+/// The resident memory of a node in KiB.
+fn resident(node: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.id())).expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Faster than they can be served: the loop must come round to its signals and its deadlines all the same.

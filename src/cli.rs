@@ -14,12 +14,13 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::commands::{exporter, keygen, simulate, status, watch};
-
-use crate::config_file::{self, Origins};
+use crate::config_file::Occasion;
 use crate::failure::Failure;
-use crate::settings::{RunConfig, Settings, reason, suggestion};
+use crate::run_config::RunConfig;
+use crate::settings::{Settings, reason, suggestion};
+use crate::sources::Sources;
 
-/// The heading of what stands in [`config_file::COMMAND_LINE_ONLY`].
+/// The heading of what stands in [`COMMAND_LINE_ONLY`](crate::config_file::COMMAND_LINE_ONLY).
 const GENERAL: &str = "General";
 
 const ABOUT: &str = "Makes machines without a trustworthy time source agree on the time (Berkeley algorithm)";
@@ -34,13 +35,18 @@ Examples:
                                                the same without multicast
   berkeleyd --role slave --inject-offset -1.5s --inject-drift 50
                                                with a clock that is wrong, to watch it mend
-  berkeleyd check-config /etc/berkeleyd.toml && berkeleyd --config /etc/berkeleyd.toml";
+  berkeleyd check-config /etc/berkeleyd.toml && berkeleyd --config /etc/berkeleyd.toml
+
+SIGHUP reads the configuration and key files again. The log says what has changed, and what needs a
+restart: all but delay-asymmetry, max-slaves, interval, min-interval, max-interval, average, weight,
+gamma, reference, max-slew, step-threshold, allow-step, max-correction, priority, preempt, quorum,
+log-level, peer, and upper-peer (of these two the first takes a restart)";
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Invocation {
-    /// Run a node.
-    Run(Box<RunConfig>),
+    /// Run a node with these settings, which come from there.
+    Run(Box<RunConfig>, Box<Sources>),
     /// Show what a running node knows, or wait until it is synchronised.
     Status(status::Options),
     /// Show running nodes to Prometheus and to browsers.
@@ -79,10 +85,10 @@ struct CommandLine {
     #[arg(long, value_name = "FILE", help_heading = GENERAL)]
     config: Option<PathBuf>,
     /// Log more: -v every round, -vv every frame
-    #[arg(short, long, action = ArgAction::Count, help_heading = GENERAL)]
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "log_level", help_heading = GENERAL)]
     verbose: u8,
     /// Log less: -q warnings, -qq errors, -qqq nothing
-    #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose", help_heading = GENERAL)]
+    #[arg(short, long, action = ArgAction::Count, conflicts_with_all = ["verbose", "log_level"], help_heading = GENERAL)]
     quiet: u8,
     /// Print this help
     #[arg(short, long, action = ArgAction::Help, global = true, help_heading = GENERAL)]
@@ -137,15 +143,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         Some(Task::Keygen(options)) => return Ok(Invocation::Keygen(options)),
         None => (),
     }
-    let (mut settings, mut origins) = match &line.config {
-        Some(path) => config_file::read(path).map_err(|mistakes| Failure::first_of(mistakes, path))?,
-        None => (Settings::default(), Origins::default()),
-    };
-    settings.update_from_arg_matches(&matches).map_err(mistake)?;
-    origins.retain(|setting| !matches.contains_id(setting));
-    let node = settings.resolve(verbosity(line.verbose, line.quiet));
-    node.map(|config| Invocation::Run(Box::new(config)))
-        .map_err(|faults| Failure::Mistake(origins.mistakes(&faults).into_iter().next().unwrap_or_default()))
+    let sources = Sources::new(matches, line.config, verbosity(line.verbose, line.quiet));
+    let config = sources.read(Occasion::Start).map_err(|mistakes| Failure::first_of(mistakes, sources.file()))?;
+    Ok(Invocation::Run(Box::new(config), Box::new(sources)))
 }
 
 /// The command line, for who reads it or writes about it, without the documentation of [`Settings`], which clap would show on top of the help.
@@ -178,15 +178,16 @@ fn with_negative_values(arguments: impl IntoIterator<Item = OsString>) -> Vec<Os
     joined
 }
 
-fn verbosity(more: u8, less: u8) -> LevelFilter {
-    match (more, less) {
-        (0, 0) => LevelFilter::Info,
+/// The level that the flags ask for, if there are any.
+fn verbosity(more: u8, less: u8) -> Option<LevelFilter> {
+    Some(match (more, less) {
+        (0, 0) => return None,
         (0, 1) => LevelFilter::Warn,
         (0, 2) => LevelFilter::Error,
         (0, 3..) => LevelFilter::Off,
         (1, _) => LevelFilter::Debug,
         (2.., _) => LevelFilter::Trace,
-    }
+    })
 }
 
 /// What was wrong with the arguments, in one line where clap takes several.
@@ -228,7 +229,8 @@ mod tests {
     use crate::identity::{Domain, NodeId};
     use crate::net::{Addresses, Interface};
     use crate::privileges::Measure;
-    use crate::settings::{ClockKind, file_command};
+    use crate::run_config::ClockKind;
+    use crate::settings::file_command;
     use crate::time::{Skew, Span};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -241,7 +243,7 @@ mod tests {
 
     fn run(arguments: &str) -> RunConfig {
         match parsed(arguments) {
-            Ok(Invocation::Run(config)) => *config,
+            Ok(Invocation::Run(config, _)) => *config,
             other => panic!("{arguments}: {other:?}"),
         }
     }
@@ -277,7 +279,7 @@ mod tests {
         assert_eq!((config.inject_offset, config.inject_drift), (Span::ZERO, Skew::ZERO));
         assert_eq!((config.addresses.interface, config.status_socket, config.state_dir), (None, None, None));
         assert_eq!((config.user, config.without, config.upper), (None, Vec::new(), None));
-        assert_eq!(config.verbosity, LevelFilter::Info);
+        assert_eq!(config.log_level, LevelFilter::Info);
     }
 
     #[test]
@@ -297,7 +299,7 @@ mod tests {
         assert_eq!((config.state_dir, config.status_socket), (Some("/a".into()), Some("/b".into())));
         assert_eq!(config.user, "7:8".parse().ok());
         assert_eq!(config.without, [Measure::Seccomp, Measure::NoNewPrivs]);
-        assert_eq!(config.verbosity, LevelFilter::Trace);
+        assert_eq!(config.log_level, LevelFilter::Trace);
         let expected = NodeConfig {
             node_id: NodeId::new(9),
             domain: Domain::new(7),
@@ -393,7 +395,7 @@ mod tests {
         let levels =
             ["-qqq", "-q -q", "-q", "", "-v", "--verbose -v"].map(|flags| run(&format!("--role slave {flags}")));
         let expected = ["OFF", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
-        assert_eq!(levels.map(|config| config.verbosity.to_string()), expected);
+        assert_eq!(levels.map(|config| config.log_level.to_string()), expected);
     }
 
     #[test]

@@ -186,53 +186,36 @@ impl NodeConfig {
     /// # Errors
     /// The first setting that contradicts another or the protocol.
     pub fn validated(self) -> Result<Self, ConfigError> {
-        let fault = |setting: &'static str, fault: &'static str| Err(ConfigError { setting, fault });
-        if self.node_id.get() == 0 {
-            return fault("node-id", "must not be 0");
+        match self.faults().next() {
+            Some(fault) => Err(fault),
+            None => Ok(self),
         }
-        if self.interval < Self::SHORTEST_INTERVAL || self.interval > Self::LONGEST_INTERVAL {
-            return fault("interval", "must lie between 62.5ms and 64s");
-        }
-        if self.min_interval < Self::SHORTEST_INTERVAL {
-            return fault("min-interval", "must be at least 62.5ms");
-        }
-        if self.min_interval > self.interval {
-            return fault("min-interval", "must not be longer than interval");
-        }
-        if self.max_interval < self.interval {
-            return fault("max-interval", "must not be shorter than interval");
-        }
-        if self.max_interval > Self::LONGEST_INTERVAL {
-            return fault("max-interval", "must be at most 64s");
-        }
-        if has_duplicate(&self.weights) {
-            return fault("weight", "is given twice for the same node");
-        }
-        if has_duplicate(&self.delay_asymmetries) {
-            return fault("delay-asymmetry", "is given twice for the same node");
-        }
-        if self.gamma <= Span::ZERO {
-            return fault("gamma", "must be positive");
-        }
-        if self.policy.max_slew <= Skew::ZERO || self.policy.max_slew > Skew::MAX {
-            return fault("max-slew", "must lie between 0 and 100000 ppm");
-        }
-        if self.policy.step_threshold < Span::ZERO {
-            return fault("step-threshold", "must not be negative");
-        }
-        if self.policy.max_correction.is_some_and(|limit| limit <= Span::ZERO) {
-            return fault("max-correction", "must be positive");
-        }
-        if self.quorum == 0 {
-            return fault("quorum", "must be at least 1");
-        }
-        if self.max_slaves == 0 {
-            return fault("max-slaves", "must be at least 1");
-        }
-        if self.group.is_none() && self.peers.is_empty() {
-            return fault("peer", "needs at least one when there is no group");
-        }
-        Ok(self)
+    }
+
+    /// Every setting that contradicts another or the protocol.
+    pub fn faults(&self) -> impl Iterator<Item = ConfigError> + use<> {
+        let CorrectionPolicy { max_slew, step_threshold, max_correction, .. } = self.policy;
+        // The other two follow an interval that is given alone: a mistake in that one is told once.
+        let is_sound = (Self::SHORTEST_INTERVAL..=Self::LONGEST_INTERVAL).contains(&self.interval);
+        let rules = [
+            (self.node_id.get() == 0, "node-id", "must not be 0"),
+            (!is_sound, "interval", "must lie between 62.5ms and 64s"),
+            (is_sound && self.min_interval < Self::SHORTEST_INTERVAL, "min-interval", "must be at least 62.5ms"),
+            (is_sound && self.min_interval > self.interval, "min-interval", "must not be longer than interval"),
+            (is_sound && self.max_interval < self.interval, "max-interval", "must not be shorter than interval"),
+            (is_sound && self.max_interval > Self::LONGEST_INTERVAL, "max-interval", "must be at most 64s"),
+            (has_duplicate(&self.weights), "weight", "is given twice for the same node"),
+            (has_duplicate(&self.delay_asymmetries), "delay-asymmetry", "is given twice for the same node"),
+            (self.gamma <= Span::ZERO, "gamma", "must be positive"),
+            (max_slew <= Skew::ZERO || max_slew > Skew::MAX, "max-slew", "must lie between 0 and 100000 ppm"),
+            (step_threshold < Span::ZERO, "step-threshold", "must not be negative"),
+            (max_correction.is_some_and(|limit| limit <= Span::ZERO), "max-correction", "must be positive"),
+            (self.quorum == 0, "quorum", "must be at least 1"),
+            (self.max_slaves == 0, "max-slaves", "must be at least 1"),
+            (self.group.is_none() && self.peers.is_empty(), "peer", "needs at least one when there is no group"),
+        ];
+        let broken = rules.into_iter().filter(|(is_broken, ..)| *is_broken);
+        broken.map(|(_, setting, fault)| ConfigError { setting, fault })
     }
 
     /// More than 16 rounds a second measure the scheduler, not the clocks.

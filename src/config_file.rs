@@ -7,11 +7,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use clap::{ArgAction, FromArgMatches};
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -62,35 +65,58 @@ impl Origins {
         self.positions.retain(|setting, _| is_from_file(setting));
     }
 
-    /// A line for each fault that says which setting is wrong, where it stands, and what is wrong with it.
+    /// A line for each fault that says which setting is wrong, where it stands, and what is wrong with it: those of the command line, then
+    /// those of the file in its order.
     pub(crate) fn mistakes(&self, faults: &[Fault]) -> Vec<String> {
-        faults.iter().map(|fault| self.mistake(fault)).collect()
-    }
-
-    fn mistake(&self, Fault { setting, text }: &Fault) -> String {
-        match self.positions.get(&setting.replace('-', "_")) {
+        let place = |fault: &Fault| self.positions.get(&fault.setting.replace('-', "_")).copied();
+        let mut placed: Vec<_> = faults.iter().map(|fault| (place(fault), fault)).collect();
+        placed.sort_by_key(|(position, _)| *position);
+        let line = |(position, Fault { setting, text }): (Option<Position>, &Fault)| match position {
             Some(position) => format!("{}:{position}: `{setting}` {text}", self.file),
             None => format!("--{setting} {text}"),
-        }
+        };
+        placed.into_iter().map(line).collect()
     }
+}
+
+/// When a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Before a node runs.
+    Start,
+    /// While it runs: nothing that could hold it up is read, nor a pipe, which is empty when it has been read once.
+    Reload,
 }
 
 /// Reads a file.
 ///
 /// # Errors
 /// Every mistake that could be found, a line each, in the order of the file; or why it cannot be read.
-pub fn read(path: &Path) -> Result<(Settings, Origins), Vec<String>> {
-    let (file, text) = text_of(path).map_err(|mistake| vec![mistake])?;
+pub fn read(path: &Path, occasion: Occasion) -> Result<(Settings, Origins), Vec<String>> {
+    let (file, text) = text_of(path, occasion).map_err(|mistake| vec![mistake])?;
     parse(file, &text)
 }
 
 /// A file's name for complaints, and its text; or the complaint why there is none.
-pub(crate) fn text_of(path: &Path) -> Result<(String, String), String> {
+pub(crate) fn text_of(path: &Path, occasion: Occasion) -> Result<(String, String), String> {
     let file = path.display().to_string();
+    let cannot = |error: io::Error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return format!("{file}: user {} may not read it: {error}", geteuid());
+        }
+        format!("{file}: cannot be read: {error}")
+    };
+    let mut options = File::options();
+    if occasion == Occasion::Reload {
+        // Opening a pipe that nobody writes to would wait for ever.
+        options.custom_flags(OFlag::O_NONBLOCK.bits());
+    }
+    let opened = options.read(true).open(path).map_err(cannot)?;
+    if occasion == Occasion::Reload && !opened.metadata().map_err(cannot)?.is_file() {
+        return Err(format!("{file}: not a regular file: only such can be read again"));
+    }
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|opened| opened.take(MAX_SIZE + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("{file}: cannot be read: {error}"))?;
+    opened.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if u64::try_from(bytes.len()).is_ok_and(|size| size > MAX_SIZE) {
         return Err(format!("{file}: larger than a configuration file can be (1 MiB)"));
     }
@@ -293,6 +319,8 @@ mod tests {
                 (ValueKind::Text, "delay-asymmetry") => "['-5us', '7=1us']",
                 (ValueKind::Text, "without") => "['seccomp']",
                 (ValueKind::Text, "user") => "'65534:65534'",
+                (ValueKind::Text, "log-level") => "'warn'",
+                (ValueKind::Text, "log-format") => "'json'",
                 (ValueKind::Text, "peer" | "upper-peer") => "['192.0.2.1:1']",
                 (ValueKind::Text, _) => "'192.0.2.1:1'",
             };

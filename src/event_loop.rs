@@ -6,13 +6,12 @@
 //! something happened. A datagram that cannot be sent is counted; the loop goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration as StdDuration;
 
 use bytes::BytesMut;
-use log::{Level, debug, error, info, log, warn};
+use log::{Level, debug, error, info, warn};
 use mio::{Events, Poll, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
@@ -22,14 +21,17 @@ use crate::clock::Applied;
 use crate::config::NodeConfig;
 use crate::context::Event;
 use crate::departures::Notice;
-use crate::event_log::{Words, loudness};
+use crate::event_log::{Line, line, loudness, tell_reloaded, text};
+use crate::failure::one_line;
 use crate::identity::Incarnation;
 use crate::key_file::KeyFile;
 use crate::local_clock::{Continuity, LocalClock, Pair};
+use crate::log_output;
 use crate::net::{Received, Sockets};
 use crate::node::{Transmit, TransmitToken};
 use crate::protocol::MAX_FRAME_LEN;
 use crate::service_manager::ServiceManager;
+use crate::sources::LiveSettings;
 use crate::state_dir::StateDir;
 use crate::status::{DriverStatus, PrivilegeStatus, Standing, Status, UpperStatus};
 use crate::status_socket::{StatusListener, StatusSocket};
@@ -81,6 +83,8 @@ pub struct EventLoop {
     service_manager: Option<ServiceManager>,
     /// What it was told last of how the node stands.
     told: Option<Standing>,
+    /// Those that can be read again.
+    settings: Option<LiveSettings>,
     key_files: BTreeMap<Tier, KeyFile>,
     tiers: Tiers,
     buffer: BytesMut,
@@ -204,6 +208,7 @@ impl EventLoop {
             drift: None,
             service_manager: None,
             told: None,
+            settings: None,
             key_files: BTreeMap::new(),
             tiers,
             buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
@@ -240,16 +245,54 @@ impl EventLoop {
     /// Authenticates what a node sends and hears, with the keys in a file that is read again on SIGHUP.
     pub fn authenticate_with(&mut self, tier: Tier, file: KeyFile) {
         let ids: Vec<String> = file.keys.keys().map(|(id, _)| id.to_string()).collect();
-        self.log_line(tier, Level::Info, &format_args!("authenticating with keys={}", ids.join(",")));
+        self.log_line(tier, Level::Info, || Line::new("authenticating with").with("keys", text(ids.join(","))));
         self.tiers.hold_keys(tier, file.keys.clone());
         self.key_files.insert(tier, file);
     }
 
+    /// Reads the settings again on SIGHUP.
+    pub fn reload_from(&mut self, settings: LiveSettings) {
+        self.settings = Some(settings);
+    }
+
+    /// Reads settings and keys again.
+    fn reload(&mut self) {
+        if let Some(manager) = &self.service_manager {
+            manager.reloads();
+        }
+        if self.settings.is_none() && self.key_files.is_empty() {
+            info!("SIGHUP: there is no configuration file and no key file to read again");
+        }
+        self.reload_settings();
+        self.reload_keys();
+        if let Some(manager) = &self.service_manager {
+            manager.is_ready();
+        }
+    }
+
+    /// Takes over what a running node can of the settings that are in the file now. A file that has become wrong changes nothing.
+    fn reload_settings(&mut self) {
+        let Some(settings) = &mut self.settings else {
+            return;
+        };
+        match settings.read_again() {
+            Ok(reloaded) => {
+                tell_reloaded(&reloaded);
+                let (config, now) = (settings.config(), self.clock.now());
+                log_output::set_level(config.log_level);
+                let above = config.upper.as_ref().map(|(draft, _)| (Tier::Upper, draft));
+                for (tier, draft) in above.into_iter().chain([(Tier::Lower, &config.node)]) {
+                    self.tiers.reconfigure(tier, draft.config(), now);
+                }
+            }
+            Err(mistakes) => {
+                mistakes.iter().for_each(|mistake| error!("the settings stay as they were: {}", one_line(mistake)));
+            }
+        }
+    }
+
     /// Takes the keys that are in the files now. A file that has become wrong changes nothing.
     fn reload_keys(&mut self) {
-        if self.key_files.is_empty() {
-            info!("SIGHUP: there is no key file to read again");
-        }
         for (tier, file) in std::mem::take(&mut self.key_files) {
             match file.reload() {
                 Ok(file) => self.authenticate_with(tier, file),
@@ -261,7 +304,7 @@ impl EventLoop {
         }
     }
 
-    /// Runs until SIGTERM or SIGINT; then the node says goodbye. On SIGHUP it reads its keys again.
+    /// Runs until SIGTERM or SIGINT; then the node says goodbye. On SIGHUP it reads its settings and keys again.
     ///
     /// # Errors
     /// The system cannot wait for events any more.
@@ -270,7 +313,7 @@ impl EventLoop {
         for (tier, node) in self.tiers.iter() {
             let NodeConfig { node_id, role, domain, .. } = node.config();
             let at = self.ports.get(&tier).map_or_else(String::new, |port| port.sockets.local_addr().to_string());
-            info!("started node={node_id} role={role:?} at={at} domain={domain} clock={}", self.clock_kind());
+            info!(node = node_id.get(), role:? = role, at, domain = domain.get(), clock = self.clock_kind(); "started");
         }
         if let Some(manager) = &self.service_manager {
             manager.is_ready();
@@ -289,7 +332,7 @@ impl EventLoop {
                     SIGNALS => {
                         let signals: Vec<i32> = self.signals.pending().collect();
                         if let Some(signal) = signals.iter().find(|signal| **signal != SIGHUP) {
-                            info!("stopping signal={signal}");
+                            info!(signal; "stopping");
                             if let Some(manager) = &self.service_manager {
                                 manager.stops();
                             }
@@ -299,7 +342,7 @@ impl EventLoop {
                             return Ok(());
                         }
                         if !signals.is_empty() {
-                            self.reload_keys();
+                            self.reload();
                         }
                     }
                     token => match self.ports.values_mut().find(|port| [port.main, port.group].contains(&token)) {
@@ -363,12 +406,12 @@ impl EventLoop {
         if let Some(steered) = &mut self.system_clock {
             steered.step = None;
             if let Err(error) = steered.clock.let_go() {
-                self.warn_rarely(Tier::Lower, "steer", &error.to_string());
+                self.warn_rarely(Tier::Lower, "steer", error.to_string());
             }
         }
         match getrandom::u64() {
             Ok(drawn) => self.tiers.restart(Incarnation::drawn(drawn), now, time),
-            Err(error) => self.warn_rarely(Tier::Lower, "random", &format!("cannot start afresh: {error}")),
+            Err(error) => self.warn_rarely(Tier::Lower, "random", format!("cannot start afresh: {error}")),
         }
     }
 
@@ -383,7 +426,7 @@ impl EventLoop {
             return;
         }
         if let Err(error) = drift.state_dir.save_drift(self.tiers.clock().rate()) {
-            self.warn_rarely(Tier::Lower, "drift", &format!("the drift is not kept: {error}"));
+            self.warn_rarely(Tier::Lower, "drift", format!("the drift is not kept: {error}"));
         }
     }
 
@@ -443,7 +486,7 @@ impl EventLoop {
                     self.flush();
                 }
                 Err(error) => {
-                    self.warn_rarely(tier, "receive", &format!("cannot receive: {error}"));
+                    self.warn_rarely(tier, "receive", format!("cannot receive: {error}"));
                     return false;
                 }
             }
@@ -468,7 +511,7 @@ impl EventLoop {
                 Err(error) => {
                     port.has_more.notices = false;
                     let text = format!("cannot read what became of what was sent: {error}");
-                    return self.warn_rarely(tier, "notice", &text);
+                    return self.warn_rarely(tier, "notice", text);
                 }
             }
             if !port.sockets.awaits_notice() && !port.has_more.notices {
@@ -493,7 +536,7 @@ impl EventLoop {
             let awaits_notice = port.sockets.awaits_notice();
             if let Err(error) = sent {
                 port.send_errors += 1;
-                self.warn_rarely(tier, "send", &format!("cannot send to {to}: {error}"));
+                self.warn_rarely(tier, "send", format!("cannot send to {to}: {error}"));
             }
             if awaits_notice {
                 self.take_notices(tier);
@@ -535,7 +578,7 @@ impl EventLoop {
                 warn!("{error}: starting afresh");
                 self.restart(pair.local, pair.system);
             }
-            Err(error) => self.warn_rarely(Tier::Lower, "steer", &format!("cannot steer the system clock: {error}")),
+            Err(error) => self.warn_rarely(Tier::Lower, "steer", format!("cannot steer the system clock: {error}")),
         }
     }
 
@@ -584,57 +627,61 @@ impl EventLoop {
     }
 
     /// Logs what may come with every datagram: aloud once in [`WARNING_PAUSE`] for each kind, else for who debugs.
-    fn log_rarely(&mut self, tier: Tier, kind: &'static str, level: Level, text: &dyn Display) {
+    fn log_rarely(&mut self, tier: Tier, kind: &'static str, level: Level, line: impl FnOnce() -> Line) {
         let now = self.clock.now();
         let is_due = self.logged.get(&(tier, kind)).is_none_or(|last| now - *last >= WARNING_PAUSE);
         if is_due {
             self.logged.insert((tier, kind), now);
         }
-        self.log_line(tier, if is_due { level } else { Level::Debug }, text);
+        self.log_line(tier, if is_due { level } else { Level::Debug }, line);
     }
 
-    /// Names who is not authentic, and why, once each. Whoever makes up addresses makes us neither log nor remember more.
-    fn name_stranger(&mut self, tier: Tier, from: SocketAddr, error: AuthError) {
+    /// How loud it is told who is not authentic, and why: once each. Whoever makes up addresses makes us neither log nor remember more.
+    fn loudness_of_stranger(&mut self, from: SocketAddr, error: AuthError) -> Level {
         let stranger = (from.ip(), error);
         let is_new = self.strangers.len() < STRANGERS && !self.strangers.contains(&stranger);
         let is_named = is_new && self.naming.admits(self.clock.now(), NAMING_PAUSE);
         if is_named {
             self.strangers.insert(stranger);
         }
-        let level = if is_named { Level::Warn } else { Level::Debug };
-        self.log_line(tier, level, &Words(&Event::NotAuthentic { from, error }));
+        if is_named { Level::Warn } else { Level::Debug }
     }
 
-    fn warn_rarely(&mut self, tier: Tier, kind: &'static str, text: &str) {
-        self.log_rarely(tier, kind, Level::Warn, &text);
+    fn warn_rarely(&mut self, tier: Tier, kind: &'static str, text: String) {
+        self.log_rarely(tier, kind, Level::Warn, || Line::new(text));
     }
 
-    /// Logs a line; on a submaster it says which domain it is about.
-    fn log_line(&self, tier: Tier, level: Level, text: &dyn Display) {
+    /// Logs a line, which is put together only if somebody reads it; on a submaster it says which domain it is about.
+    fn log_line(&self, tier: Tier, level: Level, line: impl FnOnce() -> Line) {
+        if level > log::max_level() {
+            return;
+        }
         match self.tiers.upper().and(self.tiers.node(tier)) {
-            Some(node) => log!(level, "domain {}: {text}", node.config().domain),
-            None => log!(level, "{text}"),
+            Some(node) => line().with("domain", node.config().domain).log(level),
+            None => line().log(level),
         }
     }
 
     fn log(&mut self, tier: Tier, event: &Event) {
+        let words = || line(event);
         if let Event::NotAuthentic { from, error } = event {
-            return self.name_stranger(tier, *from, *error);
+            let level = self.loudness_of_stranger(*from, *error);
+            return self.log_line(tier, level, words);
         }
-        let words = Words(event);
         match loudness(event) {
-            (level, Some(kind)) => self.log_rarely(tier, kind, level, &words),
-            (level, None) if level > Level::Info => self.log_line(tier, level, &words),
-            (level, None) => self.log_news(tier, level, &words),
+            (level, Some(kind)) => self.log_rarely(tier, kind, level, words),
+            (level, None) if level > Level::Info => self.log_line(tier, level, words),
+            (level, None) => self.log_news(tier, level, words),
         }
     }
 
     /// Logs what has changed, unless so much does that somebody seems to make it so.
-    fn log_news(&mut self, tier: Tier, level: Level, text: &dyn Display) {
+    fn log_news(&mut self, tier: Tier, level: Level, line: impl FnOnce() -> Line) {
         let is_told = self.news.admits(self.clock.now(), NEWS_PAUSE, NEWS);
         if !is_told {
-            self.warn_rarely(tier, "news", "more changes than are logged: the others are for who debugs");
+            let text = "more changes than are logged: the others are for who debugs";
+            self.warn_rarely(tier, "news", text.to_owned());
         }
-        self.log_line(tier, if is_told { level } else { Level::Debug }, text);
+        self.log_line(tier, if is_told { level } else { Level::Debug }, line);
     }
 }

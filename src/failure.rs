@@ -16,13 +16,14 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The first mistake of many, with a word on the others.
-    pub(crate) fn first_of(mistakes: Vec<String>, file: &Path) -> Self {
+    /// The first mistake of many, with a word on the others. `file`: a configuration file that they may be in.
+    pub(crate) fn first_of(mistakes: Vec<String>, file: Option<&Path>) -> Self {
         let others = mistakes.len().saturating_sub(1);
         let first = mistakes.into_iter().next().unwrap_or_default();
-        Self::Mistake(match others {
-            0 => first,
-            _ => format!("{first} (and {others} more: berkeleyd check-config {})", file.display()),
+        Self::Mistake(match (others, file) {
+            (0, _) => first,
+            (_, None) => format!("{first} (and {others} more)"),
+            (_, Some(file)) => format!("{first} (and {others} more: berkeleyd check-config {})", file.display()),
         })
     }
 

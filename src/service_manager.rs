@@ -49,17 +49,25 @@ impl ServiceManager {
 
     /// The node can be reached and looked at.
     pub fn is_ready(&self) {
-        self.tell(&NotifyState::Ready);
+        self.tell(&[NotifyState::Ready]);
+    }
+
+    /// The node reads its settings again, until [`ServiceManager::is_ready`] says that it has.
+    pub fn reloads(&self) {
+        // The manager must know which of several orders this is the answer to. Without a clock there is no answer.
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            self.tell(&[NotifyState::Reloading, now]);
+        }
     }
 
     /// How it stands, in a line for people.
     pub fn stands(&self, text: &str) {
-        self.tell(&NotifyState::Status(text));
+        self.tell(&[NotifyState::Status(text)]);
     }
 
     /// The node is about to stop.
     pub fn stops(&self) {
-        self.tell(&NotifyState::Stopping);
+        self.tell(&[NotifyState::Stopping]);
     }
 
     /// When [`ServiceManager::handle_timeout`] is due; `None`: never.
@@ -71,12 +79,14 @@ impl ServiceManager {
     pub fn handle_timeout(&mut self, now: LocalTime) {
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.next <= now) {
             watchdog.next = now + watchdog.pause;
-            self.tell(&NotifyState::Watchdog);
+            self.tell(&[NotifyState::Watchdog]);
         }
     }
 
-    fn tell(&self, note: &NotifyState<'_>) {
+    /// In one datagram.
+    fn tell(&self, notes: &[NotifyState<'_>]) {
+        let text = notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         // See above: there is nobody else to tell that it was not taken, and the node does its work without.
-        let _ = self.socket.send_to_addr(note.to_string().as_bytes(), &self.address);
+        let _ = self.socket.send_to_addr(text.as_bytes(), &self.address);
     }
 }

@@ -1,9 +1,9 @@
-//! The settings of a node: the one table of them, the readers of their values, and what they come to together.
+//! The settings of a node: the one table of them, the readers of their values, and how they come together.
 //!
 //! [`Settings`] is the only table. clap reads it for the command line and the help (`cli.rs`), and a file's values
 //! pass through it as if they had been typed (`config_file.rs`), so that a setting has one name, one reader and one
 //! complaint, wherever it comes from. `Settings::resolve` then settles defaults and contradictions; what comes out,
-//! a [`RunConfig`], needs no further checks.
+//! a [`RunConfig`] (`run_config.rs`), needs no further checks.
 //!
 //! Not decided here: where a setting comes from, which of two sources wins, and what the settings mean (`config.rs`
 //! and below).
@@ -26,6 +26,7 @@ use crate::config::{CorrectionPolicy, NodeConfig, Role, Who};
 use crate::identity::{Domain, NodeId};
 use crate::net::{Addresses, DEFAULT_PORT, Interface, Timestamping, default_group};
 use crate::privileges::{Measure, UserName};
+use crate::run_config::{ClockKind, LogFormat, NodeDraft, RunConfig};
 use crate::time::{Skew, Span};
 
 /// A rate beyond this is no oscillator, see [`Skew::MAX`].
@@ -37,6 +38,7 @@ const CLOCK: &str = "Clock";
 const ROUNDS: &str = "Rounds and averaging";
 const CORRECTIONS: &str = "Corrections";
 const NODE: &str = "This node";
+const LOG: &str = "Log (on the standard error)";
 
 /// Every setting of a node, as given: the names, kinds and explanations for command line and file alike.
 ///
@@ -191,6 +193,13 @@ pub struct Settings {
     /// Leave out: capabilities, no-new-privs, seccomp [default: none]
     #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = NODE)]
     without: Vec<Measure>,
+
+    /// How much: error, warn, info, debug, trace, or off [default: info]
+    #[arg(long, value_name = "LEVEL", value_parser = level, help_heading = LOG)]
+    log_level: Option<LevelFilter>,
+    /// text, or json: an object a line, for programs [default: text]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true, help_heading = LOG)]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -244,69 +253,6 @@ pub(crate) fn file_command() -> clap::Command {
 /// The same without any key.
 pub(crate) fn bare_command() -> clap::Command {
     clap::Command::new("file").no_binary_name(true).disable_help_flag(true)
-}
-
-/// How to run a node. Free of contradictions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RunConfig {
-    /// The settings of the core, complete but for the identity.
-    pub node: NodeDraft,
-    /// Where it listens and what group it hears.
-    pub addresses: Addresses,
-    /// On a submaster: the same of its node in the domain above.
-    pub upper: Option<(NodeDraft, Addresses)>,
-    /// Who stamps what arrives and leaves.
-    pub timestamping: Timestamping,
-    /// Which clock is corrected.
-    pub clock: ClockKind,
-    /// The virtual clock starts wrong by this much, positive: ahead. Zero for a system clock.
-    pub inject_offset: Span,
-    /// And runs fast by this much. Zero for a system clock.
-    pub inject_drift: Skew,
-    /// Where `status` asks; `None`: in the first default place, which the command knows.
-    pub status_socket: Option<PathBuf>,
-    /// Where drift and identity survive restarts.
-    pub state_dir: Option<PathBuf>,
-    /// The keys that frames are authenticated with; `None`: they are not.
-    pub key_file: Option<PathBuf>,
-    /// On a submaster: those of the domain above.
-    pub upper_key_file: Option<PathBuf>,
-    /// Who to become once nothing takes more; `None`: nobody else.
-    pub user: Option<UserName>,
-    /// The protections of the process to leave out.
-    pub without: Vec<Measure>,
-    /// How much is logged unless `RUST_LOG` says otherwise.
-    pub verbosity: LevelFilter,
-}
-
-/// Which clock is corrected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ClockKind {
-    /// One kept in user space: the machine's clock is read, never set.
-    #[default]
-    Virtual,
-    /// The machine's.
-    System,
-}
-
-/// The settings of a node that may not know its number yet: it can be kept in a state directory, or be drawn.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeDraft {
-    given: Option<NodeId>,
-    /// Valid but for the number.
-    config: NodeConfig,
-}
-
-impl NodeDraft {
-    /// The number given by the operator.
-    pub fn node_id(&self) -> Option<NodeId> {
-        self.given
-    }
-
-    /// The settings of a node with the number given, else with `otherwise`, which must not be zero.
-    pub fn into_config(self, otherwise: NodeId) -> NodeConfig {
-        NodeConfig { node_id: self.given.unwrap_or(otherwise), ..self.config }
-    }
 }
 
 /// The names of the settings that put a node on its network, for complaints.
@@ -403,11 +349,11 @@ impl Settings {
         self
     }
 
-    /// Fills in the defaults and checks what no single value shows.
+    /// Fills in the defaults and checks what no single value shows. `log_level`: one that wins over the setting.
     ///
     /// # Errors
     /// Every contradiction found; where each of the settings came from, the caller knows.
-    pub(crate) fn resolve(self, verbosity: LevelFilter) -> Result<RunConfig, Vec<Fault>> {
+    pub(crate) fn resolve(self, log_level: Option<LevelFilter>) -> Result<RunConfig, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut fault = |setting, text| faults.push(Fault { setting, text });
         let role = match self.role {
@@ -514,48 +460,47 @@ impl Settings {
         if config.role == Role::Master && config.peers.len() > config.max_slaves {
             fault("max-slaves", format!("is {}, but there are {} peers", config.max_slaves, config.peers.len()));
         }
-        match config.validated() {
-            Err(error) => fault(error.setting, error.fault.to_owned()),
-            Ok(config) if faults.is_empty() => {
-                let upper = config.upper.map(|domain| {
-                    let upper = NodeConfig {
-                        domain,
-                        upper: None,
-                        role: match self.upper_role {
-                            Some(UpperRoleChoice::Slave) => Role::Slave,
-                            Some(UpperRoleChoice::Auto) | None => Role::Auto,
-                        },
-                        group: above.group,
-                        peers: self.upper_peer,
-                        // That of its own domain.
-                        quorum: default.quorum,
-                        ..config.clone()
-                    };
-                    (NodeDraft { given, config: upper }, above)
-                });
-                let upper_key_file = self.upper_key_file.or_else(|| self.key_file.clone()).filter(|_| upper.is_some());
-                // Its time source, if it has one, is heard above: below nobody has a vote.
-                let is_reference = config.is_reference && upper.is_none();
-                return Ok(RunConfig {
-                    node: NodeDraft { given, config: NodeConfig { is_reference, ..config } },
-                    addresses,
-                    upper,
-                    timestamping,
-                    clock,
-                    inject_offset: self.inject_offset.unwrap_or_default(),
-                    inject_drift: self.inject_drift.unwrap_or_default(),
-                    status_socket: self.status_socket,
-                    state_dir: self.state_dir,
-                    key_file: self.key_file,
-                    upper_key_file,
-                    user: self.user,
-                    without: self.without,
-                    verbosity,
-                });
-            }
-            Ok(_) => (),
+        config.faults().for_each(|broken| fault(broken.setting, broken.fault.to_owned()));
+        if !faults.is_empty() {
+            return Err(faults);
         }
-        Err(faults)
+
+        let upper = config.upper.map(|domain| {
+            let upper = NodeConfig {
+                domain,
+                upper: None,
+                role: match self.upper_role {
+                    Some(UpperRoleChoice::Slave) => Role::Slave,
+                    Some(UpperRoleChoice::Auto) | None => Role::Auto,
+                },
+                group: above.group,
+                peers: self.upper_peer,
+                // That of its own domain.
+                quorum: default.quorum,
+                ..config.clone()
+            };
+            (NodeDraft::new(given, upper), above)
+        });
+        let upper_key_file = self.upper_key_file.or_else(|| self.key_file.clone()).filter(|_| upper.is_some());
+        // Its time source, if it has one, is heard above: below nobody has a vote.
+        let is_reference = config.is_reference && upper.is_none();
+        Ok(RunConfig {
+            node: NodeDraft::new(given, NodeConfig { is_reference, ..config }),
+            addresses,
+            upper,
+            timestamping,
+            clock,
+            inject_offset: self.inject_offset.unwrap_or_default(),
+            inject_drift: self.inject_drift.unwrap_or_default(),
+            status_socket: self.status_socket,
+            state_dir: self.state_dir,
+            key_file: self.key_file,
+            upper_key_file,
+            user: self.user,
+            without: self.without,
+            log_level: log_level.or(self.log_level).unwrap_or(LevelFilter::Info),
+            log_format: self.log_format.unwrap_or_default(),
+        })
     }
 }
 
@@ -599,6 +544,11 @@ fn ppm(text: &str) -> Result<Skew, String> {
         .ok_or_else(|| format!("must be a number from -{MAX_PPM} to {MAX_PPM}"))
 }
 
+/// A level of the log, by its name.
+fn level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| "must be one of error, warn, info, debug, trace, off".to_owned())
+}
+
 /// The name or address of an interface.
 fn interface() -> impl TypedValueParser<Value = Interface> {
     NonEmptyStringValueParser::new().try_map(|text| text.parse())
@@ -640,7 +590,7 @@ mod tests {
     fn run(arguments: &str) -> RunConfig {
         let found = file_command().try_get_matches_from(arguments.split_whitespace());
         let settings = found.and_then(|found| Settings::from_arg_matches(&found)).unwrap();
-        settings.resolve(LevelFilter::Info).unwrap()
+        settings.resolve(None).unwrap()
     }
 
     /// The settings of the core, with 77 for a node without a number.

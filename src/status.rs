@@ -196,13 +196,20 @@ pub struct PrivilegeStatus {
     pub seccomp: bool,
 }
 
-impl fmt::Display for PrivilegeStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let capabilities = match self.capabilities.as_slice() {
+impl PrivilegeStatus {
+    /// Its one capability, none, or how many.
+    pub fn capabilities_in_short(&self) -> String {
+        match self.capabilities.as_slice() {
             [] => "none".to_owned(),
             [one] => one.clone(),
             many => many.len().to_string(),
-        };
+        }
+    }
+}
+
+impl fmt::Display for PrivilegeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let capabilities = self.capabilities_in_short();
         let word = |is_on| if is_on { "on" } else { "off" };
         let (uid, gid) = (self.uid, self.gid);
         let (no_new_privs, seccomp) = (word(self.no_new_privs), word(self.seccomp));

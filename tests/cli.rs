@@ -263,6 +263,21 @@ fn check_config_lists_all_mistakes_and_a_run_counts_them() {
 
     fs::write(&file, "group = '192.0.2.1:1'\ninterval = '1h'\n").expect("written");
     assert_eq!(stderr(&berkeleyd(&["check-config", name])).lines().count(), 2, "contradictions too");
+    let several = "min-interval = '2s'\ngamma = '0s'\nstep-threshold = '-1s'\nmax-correction = '0s'\nclock = 'system'\ninject-offset = '1s'\n";
+    fs::write(&file, several).expect("written");
+    let text = stderr(&berkeleyd(&["check-config", name]));
+    let places = [
+        "1:16: `min-interval`",
+        "2:9: `gamma`",
+        "3:18: `step-threshold`",
+        "4:18: `max-correction`",
+        "6:17: `inject-offset`",
+    ];
+    assert_eq!(text.lines().count(), places.len(), "{text}");
+    assert!(
+        places.iter().zip(text.lines()).all(|(place, line)| line.starts_with(&format!("{name}:{place}"))),
+        "{text}"
+    );
 
     for sound in
         ["", "# nothing\n", "\u{feff}role = 'master'\r\n", "domain = 7\npeer = ['192.0.2.1:1']\nmax-slew = 0.5"]

@@ -357,7 +357,7 @@ fn the_side_below_its_quorum_holds_over() {
         let master = agreed_master(&few).filter(|master| *master > 3)?;
         nodes[usize::try_from(master).expect("small") - 1]
             .log()
-            .contains("below quorum heard=2: holdover")
+            .contains("below quorum: holdover heard=2")
             .then_some(master)
     });
     let adjustments = |statuses: &[Status]| statuses.iter().map(|status| status.adjustment).collect::<Vec<_>>();

@@ -14,6 +14,8 @@ use std::process::Command;
 use berkeleyd::cli::{self, Invocation};
 use berkeleyd::commands::status::fetch;
 use nix::sys::signal::Signal;
+use nix::sys::time::TimeValLike;
+use nix::time::ClockId;
 use support::lab::{BINARY, Daemon, Lab, PATIENCE};
 
 /// Starts a slave for a service manager at this address that wants a sign of life every 200 ms.
@@ -54,6 +56,13 @@ fn a_life_is_told(lab: &Lab, manager: &UnixDatagram, name: &str) {
     hear(manager, "STATUS=slave of 7, term 1, synchronised");
     drop(master);
     hear(manager, "STATUS=listening: no master is heard, term 1, synchronised");
+    slave.signal(Signal::SIGHUP);
+    let reloading = hear(manager, "RELOADING=1").pop().expect("heard");
+    let told = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|micros| micros.parse::<i64>().ok());
+    let now = ClockId::CLOCK_MONOTONIC.now().expect("a clock").num_microseconds();
+    let age = now - told.unwrap_or_else(|| panic!("{reloading}"));
+    assert!((0..60_000_000).contains(&age), "in the same note, and on the manager's clock: {age} us ago");
+    hear(manager, "READY=1");
     slave.signal(Signal::SIGTERM);
     hear(manager, "STOPPING=1");
     assert_eq!(slave.end(lab).0, Some(0));
@@ -106,7 +115,7 @@ fn the_command_of_the_unit_is_understood() {
     let settings = settings.path().to_str().expect("UTF-8");
     let command = command.replace("/etc/berkeleyd.toml", settings).replace("%S", "/var/lib").replace("%t", "/run");
     let asked = cli::parse(command.split_whitespace().map(OsString::from));
-    assert!(matches!(asked, Ok(Invocation::Run(_))), "{command}: {asked:?}");
+    assert!(matches!(asked, Ok(Invocation::Run(..))), "{command}: {asked:?}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ _berkeleyd() {
 
     case "${cmd}" in
         berkeleyd)
-            opts="-v -q -h -V --role --domain --bind --interface --group --peer --timestamping --delay-asymmetry --max-slaves --upper-domain --upper-role --upper-bind --upper-interface --upper-group --upper-peer --upper-key-file --clock --inject-offset --inject-drift --inject-lie --interval --min-interval --max-interval --average --weight --gamma --reference --max-slew --step-threshold --allow-step --max-correction --priority --preempt --quorum --node-id --state-dir --key-file --status-socket --user --without --config --verbose --quiet --help --version status exporter demo simulate check-config keygen"
+            opts="-v -q -h -V --role --domain --bind --interface --group --peer --timestamping --delay-asymmetry --max-slaves --upper-domain --upper-role --upper-bind --upper-interface --upper-group --upper-peer --upper-key-file --clock --inject-offset --inject-drift --inject-lie --interval --min-interval --max-interval --average --weight --gamma --reference --max-slew --step-threshold --allow-step --max-correction --priority --preempt --quorum --node-id --state-dir --key-file --status-socket --user --without --log-level --log-format --config --verbose --quiet --help --version status demo simulate check-config keygen"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -205,6 +205,14 @@ _berkeleyd() {
                     ;;
                 --without)
                     COMPREPLY=($(compgen -W "capabilities no-new-privs seccomp" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --config)

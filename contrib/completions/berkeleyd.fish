@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_berkeleyd_global_optspecs
-    string join \n role= domain= bind= interface= group= peer= timestamping= delay-asymmetry= max-slaves= upper-domain= upper-role= upper-bind= upper-interface= upper-group= upper-peer= upper-key-file= clock= inject-offset= inject-drift= inject-lie= interval= min-interval= max-interval= average= weight= gamma= reference= max-slew= step-threshold= allow-step= max-correction= priority= preempt= quorum= node-id= state-dir= key-file= status-socket= user= without= config= v/verbose q/quiet h/help V/version
+    string join \n role= domain= bind= interface= group= peer= timestamping= delay-asymmetry= max-slaves= upper-domain= upper-role= upper-bind= upper-interface= upper-group= upper-peer= upper-key-file= clock= inject-offset= inject-drift= inject-lie= interval= min-interval= max-interval= average= weight= gamma= reference= max-slew= step-threshold= allow-step= max-correction= priority= preempt= quorum= node-id= state-dir= key-file= status-socket= user= without= log-level= log-format= config= v/verbose q/quiet h/help V/version
 end
 
 function __fish_berkeleyd_needs_command
@@ -76,6 +76,9 @@ complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -l user -d 'Run as thi
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -l without -d 'Leave out: capabilities, no-new-privs, seccomp [default: none]' -r -f -a "capabilities\t'Capabilities are dropped'
 no-new-privs\t'Nothing that is executed gains privileges'
 seccomp\t'System calls are filtered'"
+complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -l log-level -d 'How much: error, warn, info, debug, trace, or off [default: info]' -r
+complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -l log-format -d 'text, or json: an object a line, for programs [default: text]' -r -f -a "text\t'For people'
+json\t'For programs: an object a line'"
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -l config -d 'Read settings from a TOML file; the command line wins' -r -F
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -s v -l verbose -d 'Log more: -v every round, -vv every frame'
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -s q -l quiet -d 'Log less: -q warnings, -qq errors, -qqq nothing'

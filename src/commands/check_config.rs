@@ -4,20 +4,20 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use super::Failure;
-use crate::config_file;
+use crate::config_file::{self, Occasion};
 use crate::key_file::load_now;
-use crate::settings::RunConfig;
+use crate::run_config::RunConfig;
 
 /// Looks for mistakes in a file, taken by itself: what a command line would override is not known here.
 ///
 /// # Errors
 /// [`Failure::Mistakes`].
 pub fn check_config(file: &Path) -> Result<(), Failure> {
-    let (name, text) = config_file::text_of(file).map_err(|mistake| Failure::Mistakes(vec![mistake]))?;
+    let (name, text) =
+        config_file::text_of(file, Occasion::Start).map_err(|mistake| Failure::Mistakes(vec![mistake]))?;
     resolved(name, &text).and_then(|config| check_keys(&config)).map_err(Failure::Mistakes)
 }
 
@@ -31,7 +31,7 @@ pub fn check_text(file: String, text: &str) -> Result<(), Vec<String>> {
 
 fn resolved(file: String, text: &str) -> Result<RunConfig, Vec<String>> {
     let (settings, origins) = config_file::parse(file, text)?;
-    let resolved = settings.with_some_role().resolve(LevelFilter::Info);
+    let resolved = settings.with_some_role().resolve(None);
     resolved.map_err(|faults| origins.mistakes(&faults))
 }
 

@@ -10,24 +10,28 @@ use nix::unistd::getppid;
 use crate::commands::demo::PARENT;
 use crate::commands::{Failure, default_socket};
 use crate::event_loop::{EventLoop, signals};
+use crate::failure::one_line;
 use crate::identity::{Incarnation, NodeId};
 use crate::key_file::KeyFile;
 use crate::local_clock::LocalClock;
 use crate::net::Sockets;
 use crate::node::Node;
 use crate::privileges::{PrivilegeError, Restraint};
+use crate::run_config::{ClockKind, NodeDraft, RunConfig};
 use crate::service_manager::ServiceManager;
-use crate::settings::{ClockKind, NodeDraft, RunConfig};
+use crate::sources::{LiveSettings, Sources};
 use crate::state_dir::StateDir;
+use crate::status::PrivilegeStatus;
 use crate::status_socket::StatusListener;
 use crate::system_clock::SystemClock;
 use crate::tiers::{Tier, Tiers};
 
-/// Runs a node until SIGTERM or SIGINT.
+/// Runs a node until SIGTERM or SIGINT, with these settings, which may be read again from where they came.
 ///
 /// # Errors
 /// What the system refused, before anything was sent or set.
-pub fn run(config: RunConfig) -> Result<(), Failure> {
+pub fn run(config: RunConfig, sources: Sources) -> Result<(), Failure> {
+    let settings = sources.file().is_some().then(|| LiveSettings::new(sources, config.clone()));
     if let Some(parent) = env::var_os(PARENT) {
         end_with(&parent)?;
     }
@@ -97,7 +101,14 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
     if privileges.uid == 0 && restraint.user().is_none() {
         warn!("this node runs as root: give it a user of its own (--user)");
     }
-    info!("privileges {privileges}");
+    let PrivilegeStatus { uid, gid, no_new_privs, seccomp, .. } = privileges;
+    info!(uid, gid, capabilities = privileges.capabilities_in_short(), no_new_privs, seccomp; "privileges");
+    if let Some(settings) = settings {
+        if let Err(reason) = settings.can_read_again() {
+            warn!("SIGHUP will change no settings: {}", one_line(&reason));
+        }
+        event_loop.reload_from(settings);
+    }
     if keys.is_empty() {
         warn!("frames are not authenticated: whoever reaches this network can move this clock (--key-file)");
     }

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::scenario::{ClockModel, FaultKind, LinkModel, Scenario};
 use crate::config::NodeConfig;
-use crate::config_file::{Position, nearest, text_of};
+use crate::config_file::{Occasion, Position, nearest, text_of};
 use crate::time::Span;
 
 /// More nodes than this make no run that anybody waits for.
@@ -43,7 +43,7 @@ impl ScenarioFile {
     /// # Errors
     /// Where and what the first mistake is, or why the file cannot be read, in one line.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let (name, text) = text_of(path)?;
+        let (name, text) = text_of(path, Occasion::Start)?;
         Self::parse(name, text)
     }
 

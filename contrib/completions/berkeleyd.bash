@@ -34,6 +34,9 @@ _berkeleyd() {
             berkeleyd,status)
                 cmd="berkeleyd__subcmd__status"
                 ;;
+            berkeleyd,watch)
+                cmd="berkeleyd__subcmd__watch"
+                ;;
             *)
                 ;;
         esac
@@ -41,7 +44,7 @@ _berkeleyd() {
 
     case "${cmd}" in
         berkeleyd)
-            opts="-v -q -h -V --role --domain --bind --interface --group --peer --timestamping --delay-asymmetry --max-slaves --upper-domain --upper-role --upper-bind --upper-interface --upper-group --upper-peer --upper-key-file --clock --inject-offset --inject-drift --inject-lie --interval --min-interval --max-interval --average --weight --gamma --reference --max-slew --step-threshold --allow-step --max-correction --priority --preempt --quorum --node-id --state-dir --key-file --status-socket --user --without --log-level --log-format --config --verbose --quiet --help --version status demo simulate check-config keygen"
+            opts="-v -q -h -V --role --domain --bind --interface --group --peer --timestamping --delay-asymmetry --max-slaves --upper-domain --upper-role --upper-bind --upper-interface --upper-group --upper-peer --upper-key-file --clock --inject-offset --inject-drift --inject-lie --interval --min-interval --max-interval --average --weight --gamma --reference --max-slew --step-threshold --allow-step --max-correction --priority --preempt --quorum --node-id --state-dir --key-file --status-socket --user --without --log-level --log-format --config --verbose --quiet --help --version status exporter watch demo simulate check-config keygen"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -400,6 +403,24 @@ _berkeleyd() {
                     return 0
                     ;;
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        berkeleyd__subcmd__watch)
+            opts="-h --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -86,6 +86,7 @@ complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -s h -l help -d 'Print
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -s V -l version -d 'Print the version'
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -f -a "status" -d 'Show what a running node knows, or wait until it is synchronised'
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -f -a "exporter" -d 'Prometheus metrics of running nodes, and a dashboard page'
+complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -f -a "watch" -d 'Show a running node live: offsets over time, its slaves, what happens'
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -f -a "demo" -d 'Run a whole ensemble on loopback and show how it agrees'
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -f -a "simulate" -d 'Simulate an ensemble, and measure how well it agrees'
 complete -c berkeleyd -n "__fish_berkeleyd_needs_command" -f -a "check-config" -d 'Look for mistakes in a configuration file: exit 0, or 2 and one line an error'
@@ -98,6 +99,8 @@ complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand status" -s h -l help
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand exporter" -l listen -d 'Serve /metrics and the page here; whoever reaches it can read them' -r
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand exporter" -l socket -d 'A node\'s socket; repeatable [default: in $XDG_RUNTIME_DIR, /run or /tmp]' -r -F
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand exporter" -s h -l help -d 'Print this help'
+complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand watch" -l socket -d 'The node\'s socket [default: in $XDG_RUNTIME_DIR, /run or /tmp]' -r -F
+complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand watch" -s h -l help -d 'Print this help'
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand demo" -s h -l help -d 'Print this help'
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand simulate" -l scenario -d 'What is simulated, see scenarios/*.toml; other options override it' -r -F
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand simulate" -l nodes -d 'How many nodes there are; the first is the master [default: 8]' -r

@@ -394,7 +394,7 @@ mod tests {
             let age = |anchor: &Anchor| (guarantee.newest.at - anchor.at).as_secs_f64();
             let ages: Vec<f64> = guarantee.earlier.iter().map(age).collect();
             assert!(second < 300 || (300.0..2_000.0).contains(&ages[0]), "{ages:?}");
-            assert!(ages.windows(2).all(|pair| pair[0] <= 16.0 * pair[1].max(1.0)), "{ages:?}");
+            assert!(ages.windows(2).all(|pair| pair[0] <= 32.0 * pair[1].max(1.0)), "{ages:?}");
         }
     }
 

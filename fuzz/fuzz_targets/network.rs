@@ -20,7 +20,9 @@ use berkeleyd::auth::Sequence;
 use berkeleyd::clock::Applied;
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
+use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Incarnation, NodeId, Round, Term};
+use berkeleyd::node::Node;
 use berkeleyd::protocol::{Entry, Frame, Header, Message};
 use berkeleyd::time::{Skew, Span, Time};
 use berkeleyd_fuzz::{Knowledge, bytes_of, choice, frame_in, header, message, ring};
@@ -285,12 +287,18 @@ impl Scene {
         let sequence = Sequence::new(actor.local(self.network.now).as_nanos().unsigned_abs());
         let seal = (choice(u, 4)? != 0).then_some((&mut keys, recipient, sequence));
         let bytes = bytes_of(&frame, seal);
-        let before = (node.clock().clone(), node.term(), node.master(), node.poll_timeout());
-        self.network.inject(to, address(from), &bytes);
-        let node = &self.network.members[to].node;
-        let after = (node.clock().clone(), node.term(), node.master(), node.poll_timeout());
-        assert_eq!(after, before, "{frame:?}");
+        self.inject_in_vain(to, from, &bytes);
         Ok(())
+    }
+
+    /// The node drops it, and that is all.
+    fn inject_in_vain(&mut self, to: usize, from: usize, bytes: &[u8]) {
+        let node = &self.network.members[to].node;
+        let before = (node.clock().clone(), node.term(), node.master(), node.poll_timeout(), dropped(node) + 1);
+        self.network.inject(to, address(from), bytes);
+        let node = &self.network.members[to].node;
+        let after = (node.clock().clone(), node.term(), node.master(), node.poll_timeout(), dropped(node));
+        assert_eq!(after, before, "{:?}", frame_in(bytes));
     }
 
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
@@ -298,7 +306,10 @@ impl Scene {
             0..=4 => self.go_on(Span::from_millis(u.arbitrary::<u8>()?.into()).times(4)),
             5 | 6 => {
                 if let Some(bytes) = self.recorded(u)? {
-                    self.inject(u, &bytes)?;
+                    let (to, from) = (self.some_node(u)?, self.some_node(u)?);
+                    self.network.inject(to, address(from), &bytes);
+                    // Whatever it was, by now it is a repetition.
+                    self.inject_in_vain(to, from, &bytes);
                 }
             }
             7 => {
@@ -341,6 +352,11 @@ impl Scene {
         self.look();
         Ok(())
     }
+}
+
+/// How many datagrams a node has dropped.
+fn dropped(node: &Node) -> u64 {
+    DropReason::ALL.iter().map(|reason| node.counters().dropped(*reason)).sum()
 }
 
 fn run(u: &mut Unstructured<'_>) -> Result<()> {

@@ -321,17 +321,25 @@ fn a_submaster_has_two_sides() {
     let mut upper = changed(master_of_three(1), &[("/domain", json!(2)), ("/node_id", json!(1))]);
     upper["state"] = json!("heard");
     upper["offset_ns"] = json!(3);
-    let below = |state: &str| {
-        let mut upper = upper.clone();
+    let below = |state: &str, term: u64| {
+        let mut upper = changed(upper.clone(), &[("/term", json!(term))]);
         upper["state"] = json!(state);
         changed(master(&[peer(77, 5, None)]), &[("/upper", upper)])
     };
-    course.see(Ok(below("heard")));
+    course.see(Ok(below("heard", 7)));
     assert_shows(&course.screen(80, 24), &["above        domain 2 heard: master", "77 ", "Tab other domain"]);
-    course.see(Ok(below("lost")));
+    course.see(Ok(below("lost", 8)));
     course.app.press(Key::Char('\t'));
     let screen = course.screen(80, 24);
-    assert_shows(&screen, &["domain       2, above that of this node", "12 ", "domain above lost domain=2"]);
+    assert_shows(
+        &screen,
+        &[
+            "domain       2, above that of this node",
+            "12 ",
+            "domain above lost domain=2",
+            "domain 2: term 7 -> 8 master=1",
+        ],
+    );
     course.app.press(Key::Char('\t'));
     assert_shows(&course.screen(80, 24), &["77 "]);
     // No submaster any more.

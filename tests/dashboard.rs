@@ -2,7 +2,7 @@
 //!
 //! `BLESS=1 cargo test --test dashboard -- --ignored` takes the pictures in `docs` anew.
 
-#![expect(clippy::expect_used, reason = "what fails here is a failed test")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "what fails here is a failed test")]
 
 mod support;
 
@@ -47,9 +47,27 @@ fn shows(lab: &Lab, browser: &Browser, selector: &str, words: &str) {
     });
 }
 
+/// Waits until the page has drawn so many looks at a master; how many there are then. The page itself waits: asking it is work for it.
+fn looks(browser: &Browser, number: u64) -> u64 {
+    let script = "return new Promise((done) => {
+        const look = () => {
+            const looks = [...model.samples.values()][0]?.length ?? 0;
+            if (looks >= NUMBER) done(looks); else setTimeout(look, 200);
+        };
+        look();
+    });";
+    browser.run(&script.replace("NUMBER", &number.to_string())).as_u64().expect("a number")
+}
+
+/// Pictures are to be taken.
+fn is_blessed() -> bool {
+    std::env::var_os("BLESS").is_some()
+}
+
 /// Writes a picture of the window into `docs`, if that was asked for.
 fn keep_picture(browser: &Browser, name: &str) {
-    if std::env::var_os("BLESS").is_some() {
+    if is_blessed() {
+        browser.resize(1280, 1480);
         let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
         let mut decoder = Command::new("base64");
         let mut child = decoder
@@ -81,6 +99,8 @@ fn a_fail_over_is_seen_as_it_happens() {
     shows(&lab, &browser, "#verdict", "Synchronised; 1 clock is left out");
     shows(&lab, &browser, "#chart-text", "4 slaves from ");
 
+    // For a picture there has to be something to see.
+    looks(&browser, if is_blessed() { 40 } else { 1 });
     let place =
         nodes.iter().position(|node| node.look().is_some_and(|status| status.node_id == master)).expect("the master");
     let dead = nodes.remove(place);
@@ -88,17 +108,19 @@ fn a_fail_over_is_seen_as_it_happens() {
     let next = lab.patiently("another master", || agreed_master(&nodes.iter().collect::<Vec<_>>()));
     shows(&lab, &browser, "#tiles", &format!("Master\n{next}\n"));
     shows(&lab, &browser, "#terms", &format!("Term 2: node {next}, from "));
-    let terms = browser.text("#terms");
-    let former =
-        terms.lines().find(|line| line.starts_with(&format!("Term 1: node {master}, from "))).expect("both terms");
-    assert!(former.contains(" until ") && !former.contains("so far"), "{terms}");
+    // Who has not heard of the new term yet still follows the old one.
+    lab.patiently("both terms are told, the former one as over", || {
+        let terms = browser.text("#terms");
+        let mut former = terms.lines().filter(|line| line.starts_with(&format!("Term 1: node {master}, from ")));
+        former.any(|line| line.contains(" until ")).then_some(())
+    });
     assert_eq!(browser.run("return document.querySelectorAll('#bars div').length"), 2);
     shows(&lab, &browser, "#events", &format!("master {master} -> {next} term=2"));
     assert_eq!(browser.run("return document.querySelector('#events').getAttribute('aria-live')"), "polite");
     shows(&lab, &browser, "#alerts", &format!("No node answers at {} for ", dead.socket.display()));
     shows(&lab, &browser, "#alerts", "start it again");
     // The new master has some rounds to show.
-    shows(&lab, &browser, "#terms", "for 8 s so far");
+    looks(&browser, if is_blessed() { 60 } else { 8 });
     shows(&lab, &browser, "#rows", "left out: disagrees");
     keep_picture(&browser, "dashboard.png");
     assert_eq!(browser.complaints(), [""; 0]);
@@ -233,18 +255,30 @@ const LONG_TASKS: &str = "
         new PerformanceObserver((list) => found(list.getEntries().map((entry) => entry.duration))).observe({ type: 'longtask', buffered: true });
         setTimeout(() => found([]), 500);
     });";
+/// No task may take longer, in ms: people notice.
+const LONG: f64 = 100.0;
+
+/// Processor time of the page's main thread so far, in ms: what it would take alone, however busy the machine is.
+fn processor_ms(browser: &Browser) -> f64 {
+    let metrics = browser.devtools("Performance.getMetrics", &serde_json::json!({}));
+    let mut metrics = metrics["metrics"].as_array().expect("a list").iter();
+    let tasks = metrics.find(|metric| metric["name"] == "TaskDuration").expect("the sum of all tasks");
+    tasks["value"].as_f64().expect("seconds") * 1e3
+}
 
 #[test]
-#[ignore = "needs chromium and chromedriver (Debian's chromium-driver), and a machine that is not busy"]
+#[ignore = "needs chromium and chromedriver (Debian's chromium-driver)"]
 fn a_thousand_nodes_do_not_make_it_stumble() {
     let lab = Lab::new();
     let nodes = [lab.join("master", "--role master"), lab.join("slave", "--role slave")];
     lab.patiently("a slave is listed", || nodes[0].look().filter(|status| !status.peers.is_empty()));
-    for slaves in [100, 1_000] {
+    // The second one has more points than one answer of the exporter takes.
+    for (slaves, seen) in [(100, 5), (1_000, 12)] {
         let socket = lab.path(&format!("crowd{slaves}.sock"));
         let _crowd = Crowd::of(&lab, &nodes[0], slaves, &socket);
         let (_exporter, address) = lab.export(&format!("exporter{slaves}"), "127.0.0.1:0", &[&socket]);
         let browser = Browser::start(&lab);
+        browser.devtools("Performance.enable", &serde_json::json!({ "timeDomain": "threadTicks" }));
         browser.resize(1280, 1000);
         browser.open(&format!("http://{address}/"));
         shows(&lab, &browser, "#caption", &format!("{} nodes, 1 in trouble", slaves + 1));
@@ -253,26 +287,27 @@ fn a_thousand_nodes_do_not_make_it_stumble() {
         browser.run("document.querySelector('#rows button').click()");
         assert!(!browser.text("#chart-text").contains("outside"), "{}", browser.text("#chart-text"));
         browser.run("document.querySelector('#rows button').click()");
-        let pages = browser.run("return !document.getElementById('pager').hidden");
-        assert_eq!(pages, true, "a hundred rows at a time");
         browser.run("document.getElementById('next').click()");
         shows(&lab, &browser, "#place", &format!("101 to {} of {}", (slaves + 1).min(200), slaves + 1));
-        // Ten seconds of it.
-        let samples = "return [...model.samples.values()][0].length";
-        lab.patiently("it has drawn ten looks", || browser.run(samples).as_u64().filter(|looks| *looks >= 10));
+        let (before, start) = (processor_ms(&browser), looks(&browser, 1));
+        let end = looks(&browser, seen);
+        let a_look = (processor_ms(&browser) - before) / f64::from(u32::try_from(end - start).expect("few"));
         let tasks = browser.run(LONG_TASKS);
-        let durations: Vec<f64> = tasks.as_array().expect("a list").iter().filter_map(Value::as_f64).collect();
-        eprintln!("{slaves} slaves: tasks above 50 ms: {durations:?}");
-        // One may fall to a busy machine: it is the work that is limited, not the scheduler.
-        let long = durations.iter().filter(|duration| **duration > 100.0).count();
-        assert!(long <= usize::from(is_busy()) * 3, "{slaves} slaves: {durations:?} ms");
-        keep_picture(&browser, &format!("dashboard-{slaves}.png"));
+        let long: Vec<f64> = tasks.as_array().expect("a list").iter().filter_map(Value::as_f64).collect();
+        eprintln!("{slaves} slaves: {a_look:.0} ms of a processor a look; tasks above 50 ms: {long:?}");
+        assert!(a_look < LONG, "{slaves} slaves: {a_look} ms a look");
+        assert!(is_busy() || long.iter().all(|task| *task <= LONG), "{slaves} slaves: {long:?} ms");
+        // Who comes later sees the same past.
+        browser.open(&format!("http://{address}/"));
+        looks(&browser, end);
         assert_eq!(browser.complaints(), [""; 0]);
     }
 }
 
-/// More runs than there are processors.
+/// More wants to run than there are processors: tasks take longer than their work.
 fn is_busy() -> bool {
     let load = fs::read_to_string("/proc/loadavg").expect("Linux");
-    load.split(' ').next().and_then(|load| load.parse().ok()).is_some_and(|load: f64| load > 4.0)
+    let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).expect("a number");
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    load > f64::from(u32::try_from(processors).expect("few"))
 }

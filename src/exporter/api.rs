@@ -13,8 +13,8 @@ use crate::time::{LocalTime, Span};
 
 use super::watched::Watched;
 
-/// Points that one answer has at most, some 600 KB of text: a browser reads it in a few milliseconds. Who has more to catch up with asks again.
-const POINTS: usize = 20_000;
+/// Points that one answer has at most, some 300 KB of text: a browser reads it in a few milliseconds. Who has more to catch up with asks again.
+const POINTS: usize = 10_000;
 
 #[derive(Serialize)]
 struct Nodes<'a> {

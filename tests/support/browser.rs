@@ -44,6 +44,8 @@ impl Browser {
         } } });
         let session = browser.command("POST", "/session", &wanted);
         browser.session = format!("/session/{}", session["sessionId"].as_str().expect("a session"));
+        // Scripts may wait for what takes its time.
+        browser.post("/timeouts", &json!({ "script": 110_000 }));
         browser
     }
 

@@ -26,7 +26,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use caps::errors::CapsError;
-use caps::{CapSet, Capability};
+use caps::{CapSet, Capability, CapsHashSet};
 use clap::ValueEnum;
 use log::warn;
 use nix::errno::Errno;
@@ -206,10 +206,10 @@ impl Restraint {
             become_user(user)?;
         }
         // A change of user has emptied the effective set. It cannot exceed the permitted one, which is therefore cut afterwards.
-        caps::set(None, CapSet::Effective, &kept)?;
-        caps::set(None, CapSet::Permitted, &kept)?;
+        leave(CapSet::Effective, &kept)?;
+        leave(CapSet::Permitted, &kept)?;
         if self.has(Measure::Capabilities) {
-            caps::clear(None, CapSet::Inheritable)?;
+            leave(CapSet::Inheritable, &CapsHashSet::new())?;
         }
         Ok(())
     }
@@ -263,6 +263,11 @@ fn is(Owner { uid, gid }: Owner) -> bool {
 fn may_change_user() -> Result<bool, CapsError> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability);
     Ok(has(Capability::CAP_SETUID)? && has(Capability::CAP_SETGID)?)
+}
+
+/// Sets what is in a set of capabilities. A service manager that has left no others may have forbidden the call as well.
+fn leave(set: CapSet, kept: &CapsHashSet) -> Result<(), CapsError> {
+    if caps::read(None, set)? == *kept { Ok(()) } else { caps::set(None, set, kept) }
 }
 
 /// Changes the user and group for good, and leaves all other groups. Permitted capabilities stay.

@@ -113,7 +113,7 @@ fn the_command_of_the_unit_is_understood() {
     let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).expect("a command");
     let settings = tempfile::NamedTempFile::new().expect("a file");
     let settings = settings.path().to_str().expect("UTF-8");
-    let command = command.replace("/etc/berkeleyd.toml", settings).replace("%S", "/var/lib").replace("%t", "/run");
+    let command = command.replace("/etc/berkeleyd/berkeleyd.toml", settings).replace("%S", "/var/lib").replace("%t", "/run");
     let asked = cli::parse(command.split_whitespace().map(OsString::from));
     assert!(matches!(asked, Ok(Invocation::Run(..))), "{command}: {asked:?}");
 }

@@ -15,8 +15,9 @@
 //! The order is that of [`KeyRing`], and so is the meaning of the dates. `key` is written last, so that a file that was cut off
 //! lacks a key and not only its dates.
 //!
-//! Whoever can read the file can move the clocks, so that a file that others can read is refused. That is asked of the open
-//! file, not of its name, which may lead somewhere else a moment later. Its text is zeroed when it has been read, no complaint
+//! Whoever can read the file can move the clocks, so that a file that others can read is refused: it is the reader's alone, or root's and a
+//! group may read it (the rule of PostgreSQL for its keys). That is asked of the open file, not of its name, which may lead somewhere else a
+//! moment later. Its text is zeroed when it has been read, no complaint
 //! repeats what may be a key, and a key that is written with escapes is refused, because the reader would make a copy of it.
 //!
 //! A file whose keys have all expired is useless and refused when it is read. That is judged by the machine's clock, since there is no other
@@ -85,7 +86,7 @@ pub fn load_now(path: &Path, reader: Uid) -> Result<KeyRing, String> {
     load(path, reader, now)
 }
 
-/// Reads the keys in a file that nobody but `reader` can read. `now`: by the machine's clock.
+/// Reads the keys in a file as [`text_of`] does. `now`: by the machine's clock.
 ///
 /// # Errors
 /// Which file, where in it, and what is wrong, in one line: that of the first mistake.
@@ -93,7 +94,7 @@ pub fn load(path: &Path, reader: Uid, now: Time) -> Result<KeyRing, String> {
     parse(&path.display().to_string(), &text_of(path, reader)?, now)
 }
 
-/// The text of a file that nobody but `reader` can read.
+/// The text of a file that nobody but `reader` can read, or a group to which root gave it.
 ///
 /// # Errors
 /// Which file, and why not.
@@ -114,14 +115,16 @@ pub fn text_of(path: &Path, reader: Uid) -> Result<Zeroizing<String>, String> {
         return Err(format!("{file}: not a regular file"));
     }
     let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let owner = Uid::from_raw(metadata.uid());
+    // Root gives a file to a user through its group: so do packages, and Kubernetes with its secrets.
+    let is_given = owner.is_root() && !reader.is_root() && mode & 0o040 != 0;
+    let forbidden = if is_given { 0o037 } else { 0o077 };
+    if mode & forbidden != 0 {
         return Err(format!(
             "{file}: others may use it (its mode is {mode:04o}): chmod 600 it, if nobody has read it yet"
         ));
     }
-    let owner = Uid::from_raw(metadata.uid());
-    // Root's file, which nobody else can use, is unreadable to another user.
-    if owner != reader {
+    if owner != reader && !is_given {
         return Err(format!("{file}: belongs to user {owner}, but must belong to user {reader}, who reads it"));
     }
     // As large as it can be from the start: growing would leave copies behind.
@@ -471,6 +474,32 @@ mod tests {
             load_for_it()
                 .is_err_and(|found| found.ends_with("belongs to user 0, but must belong to user 65534, who reads it"))
         );
+    }
+
+    #[test]
+    fn root_gives_a_file_to_a_user_through_its_group() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("keys");
+        fs::write(&path, key("id = 1")).unwrap();
+        if !geteuid().is_root() {
+            eprintln!("skipped: only root can give a file away");
+            return;
+        }
+        let load = |mode, reader| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            load(&path, Uid::from_raw(reader), Time::from_nanos(0)).map(|ring| ring.keys().len())
+        };
+        for given in [0o640, 0o440] {
+            assert_eq!(load(given, 65_534), Ok(1), "{given:o}");
+        }
+        for wrong in [0o660, 0o650, 0o644, 0o641, 0o642] {
+            assert!(load(wrong, 65_534).is_err_and(|found| found.contains("others may use it")), "{wrong:o}");
+        }
+        // Who owns it has no need of a group, and of others' files none is given.
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        for reader in [0, 65_534] {
+            assert!(load(0o640, reader).is_err_and(|found| found.contains("others may use it")), "{reader}");
+        }
     }
 
     #[test]

@@ -5,13 +5,10 @@
 
 mod support;
 
-use std::ffi::OsString;
-use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 
-use berkeleyd::cli::{self, Invocation};
 use berkeleyd::commands::status::fetch;
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeValLike;
@@ -102,20 +99,6 @@ fn a_manager_that_never_reads_or_is_not_there_holds_nobody_up() {
         assert_eq!(slave.end(&lab).0, Some(0));
     }
     drop(manager);
-}
-
-/// It wakes up for signs of life only when somebody wants them.
-/// Nothing runs the unit here: at least its command is one, with a file of settings that is empty.
-#[test]
-fn the_command_of_the_unit_is_understood() {
-    let unit =
-        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/systemd/berkeleyd.service")).expect("it");
-    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).expect("a command");
-    let settings = tempfile::NamedTempFile::new().expect("a file");
-    let settings = settings.path().to_str().expect("UTF-8");
-    let command = command.replace("/etc/berkeleyd/berkeleyd.toml", settings).replace("%S", "/var/lib").replace("%t", "/run");
-    let asked = cli::parse(command.split_whitespace().map(OsString::from));
-    assert!(matches!(asked, Ok(Invocation::Run(..))), "{command}: {asked:?}");
 }
 
 #[test]

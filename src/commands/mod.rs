@@ -47,10 +47,10 @@ fn write_to(mut out: impl Write, text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Where a node's status socket may be, in the order of preference: `berkeleyd.sock` in `$XDG_RUNTIME_DIR`, `/run`, `/tmp`.
+/// Where a node's status socket may be, in the order of preference: `berkeleyd.sock` in `$XDG_RUNTIME_DIR`, `/run`, `/run/berkeleyd`, `/tmp`.
 ///
 /// A node takes the first that it can write to, see [`default_socket`]; `status` tries them all, since the
-/// node may run as another user.
+/// node may run as another user: that of a service has a directory of its own in `/run`.
 pub fn socket_places() -> Vec<PathBuf> {
     places(env::var_os("XDG_RUNTIME_DIR"))
 }
@@ -68,7 +68,8 @@ const SOCKET: &str = "berkeleyd.sock";
 /// A relative `$XDG_RUNTIME_DIR` counts as none, as its specification says.
 fn places(runtime_dir: Option<OsString>) -> Vec<PathBuf> {
     let runtime_dir = runtime_dir.map(PathBuf::from).filter(|dir| dir.is_absolute());
-    runtime_dir.into_iter().chain(["/run".into(), "/tmp".into()]).map(|dir: PathBuf| dir.join(SOCKET)).collect()
+    let always = ["/run", "/run/berkeleyd", "/tmp"].map(PathBuf::from);
+    runtime_dir.into_iter().chain(always).map(|dir| dir.join(SOCKET)).collect()
 }
 
 #[cfg(test)]
@@ -78,9 +79,9 @@ mod tests {
     #[test]
     fn the_socket_is_looked_for_in_the_runtime_directory_first() {
         let expected = |dirs: &[&str]| dirs.iter().map(|dir| Path::new(dir).join(SOCKET)).collect::<Vec<_>>();
-        assert_eq!(places(Some("/run/user/7".into())), expected(&["/run/user/7", "/run", "/tmp"]));
+        assert_eq!(places(Some("/run/user/7".into())), expected(&["/run/user/7", "/run", "/run/berkeleyd", "/tmp"]));
         for unusable in [None, Some("".into()), Some("relative".into())] {
-            assert_eq!(places(unusable), expected(&["/run", "/tmp"]));
+            assert_eq!(places(unusable), expected(&["/run", "/run/berkeleyd", "/tmp"]));
         }
         assert!(socket_places().contains(&default_socket()));
     }

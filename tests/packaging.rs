@@ -75,14 +75,14 @@ fn the_commands_of_the_daemon_set_are_understood() {
         .collect();
     assert!(settings.iter().any(|line| line.starts_with("key-file = ")), "{settings:?}");
     let entry = vec!["/usr/bin/berkeleyd".to_owned()];
-    let nodes = lists(&file, "args:");
-    let others = lists(&file, "command:");
-    assert!(!nodes.is_empty() && others.len() >= 2, "{nodes:?} {others:?}");
-    for command in nodes {
-        assert!(is_a_node(&asked(&[entry.clone(), command].concat(), &settings.join("\n"))));
-    }
-    for command in others {
-        assert!(!is_a_node(&asked(&command, "")), "{command:?}");
+    let settings = settings.join("\n");
+    let [node, exporter] = lists(&file, "args:").try_into().expect("two containers");
+    assert!(is_a_node(&asked(&[entry.clone(), node].concat(), &settings)));
+    assert!(matches!(asked(&[entry, exporter].concat(), ""), Invocation::Exporter(_)));
+    let probes = lists(&file, "command:");
+    assert_eq!(probes.len(), 2, "{probes:?}");
+    for probe in probes {
+        assert!(matches!(asked(&probe, ""), Invocation::Status(_)), "{probe:?}");
     }
 }
 

@@ -208,6 +208,7 @@ impl Estimator {
     pub fn shift(&mut self, by: Span) {
         if let Some(tracker) = &mut self.tracker {
             tracker.pivot = Offset::new(tracker.pivot.ahead() + by);
+            tracker.guarantee.shift(by);
         }
         self.suspect = self.suspect.take().map(|sample| sample.shifted(by));
     }

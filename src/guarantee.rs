@@ -168,6 +168,13 @@ impl Guarantee {
         Self { newest, slowest: end(expected.slowest), fastest: end(expected.fastest), earlier: [newest; ANCHORS] }
     }
 
+    /// The offsets of all samples so far were too small by this much.
+    pub fn shift(&mut self, by: Span) {
+        for anchor in self.earlier.iter_mut().chain([&mut self.newest]) {
+            anchor.offset = anchor.offset.moved((by, by));
+        }
+    }
+
     /// Between what rates the skew lies at `at`.
     pub fn rates(&self, at: LocalTime, likely: &Likely) -> Rates {
         self.certain(at, likely).widened(likely)

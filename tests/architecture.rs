@@ -28,7 +28,16 @@ const LAYERS: [&[&str]; 15] = [
 const ABOVE: [&[&str]; 8] = [
     &["failure", "local_clock", "seccomp"],
     &["departures", "privileges"],
-    &["net", "state_dir", "system_clock", "status_client", "status_socket", "settings", "run_config", "service_manager"],
+    &[
+        "net",
+        "state_dir",
+        "system_clock",
+        "status_client",
+        "status_socket",
+        "settings",
+        "run_config",
+        "service_manager",
+    ],
     &["config_file"],
     &["key_file", "event_log", "log_output", "sources", "sim"],
     &["event_loop", "exporter"],

@@ -227,7 +227,8 @@ fn an_asymmetry_that_is_measured_later_moves_what_was_learned_and_looks_like_no_
     assert!((network.error(1) - network.error(0)).abs() > Span::from_millis(4), "it is believed");
     measured(&mut network, Span::from_micros(300));
     network.run_for(Span::from_secs(3));
-    let aim = network.error(1) + network.slew(1) - network.error(0);
+    let target = |index| network.error(index) + network.slew(index);
+    let aim = target(1) - target(0);
     assert!(aim.abs() < Span::from_micros(20), "it knows at once where to go back to, but for {aim}");
     network.run_for(Span::from_secs(17));
     run(&mut network, Span::from_secs(10));

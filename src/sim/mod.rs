@@ -7,6 +7,7 @@
 //! | `random.rs` | seeded streams of random numbers, the same on every machine |
 //! | `oscillator.rs` | true time to a node's local time, and back |
 //! | `link.rs` | the fate of a datagram |
+//! | `liars.rs` | members that do not tell the truth |
 //! | `schedule.rs` | what is planned, in the order in which it happens |
 //! | `topology.rs` | which node stands in which network |
 //! | `world.rs` | the group: nodes, links between them, faults |
@@ -20,6 +21,7 @@
 
 pub mod batch;
 pub(crate) mod invariants;
+pub(crate) mod liars;
 pub mod link;
 pub mod oscillator;
 pub mod outcome;

@@ -272,26 +272,52 @@ impl Default for NodeModel {
     }
 }
 
-/// How a liar lies about its disciplined clock.
+/// How a liar lies.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Lie {
+    /// When it begins, in true time from the beginning: until then liars are members like all others.
+    #[serde(deserialize_with = "duration")]
+    pub from: Span,
     /// Its clock is said to be ahead by this much.
     #[serde(deserialize_with = "duration")]
     pub ahead: Span,
-    /// And to gain this much more, in ppm.
+    /// And to gain this much more from then on, in ppm.
     pub drift_ppm: f64,
-    /// Liars tell every other listener the opposite (a master with two interfaces is told two stories).
+    /// And to be known this well; as it is when absent.
+    #[serde(deserialize_with = "maybe_duration")]
+    pub bound: Option<Span>,
+    /// Both stamps of an answer, t2 and t3, are said to be later by this much: the way there looks longer, and the way back shorter.
+    #[serde(deserialize_with = "duration")]
+    pub late: Span,
+    /// A liar that is master adds this to the corrections of its slaves.
+    #[serde(deserialize_with = "duration")]
+    pub corrections: Span,
+    /// Only one liar lies at a time, and the next one after so long. Zero: all of them always.
+    #[serde(deserialize_with = "duration")]
+    pub turn: Span,
+    /// Liars tell every other listener the opposite: a slave tells the next master another story, a master tells two to its slaves.
     pub two_faced: bool,
     /// True: all liars tell the same. False: every second one tells the opposite.
     pub colluding: bool,
-    /// True: they seem to take every correction, and are ahead again at once. False: they refuse them all.
+    /// True: they seem to take every correction, and are ahead again at once. False: they refuse them all, from their start on.
     pub obeys: bool,
 }
 
 impl Default for Lie {
     fn default() -> Self {
-        Self { ahead: Span::from_secs(1), drift_ppm: 0.0, two_faced: false, colluding: true, obeys: false }
+        Self {
+            from: Span::ZERO,
+            ahead: Span::from_secs(1),
+            drift_ppm: 0.0,
+            bound: None,
+            late: Span::ZERO,
+            corrections: Span::ZERO,
+            turn: Span::ZERO,
+            two_faced: false,
+            colluding: true,
+            obeys: false,
+        }
     }
 }
 

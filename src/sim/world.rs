@@ -14,6 +14,7 @@ use crate::identity::{Domain, Incarnation, NodeId};
 use crate::node::{Node, TransmitToken};
 use crate::protocol::{Entries, Frame, MAX_FRAME_LEN, Message, Response};
 use crate::sim::invariants::{Claim, Invariants};
+use crate::sim::liars::{Liars, node_id};
 use crate::sim::link::{Content, Heading, Link, Queue};
 use crate::sim::oscillator::Oscillator;
 use crate::sim::outcome::{NodeSample, NodeStanding, Recorder};
@@ -107,6 +108,7 @@ pub struct World<'a> {
     hosts: Vec<Host>,
     /// By the sender's port, then by the receiver's place in its network: as many of each row as were needed.
     links: Vec<Vec<Link>>,
+    liars: Liars<'a>,
     cuts: Vec<Cut<'a>>,
     /// Whom each fault concerns that has begun.
     victims: Vec<Vec<usize>>,
@@ -186,7 +188,8 @@ impl<'a> World<'a> {
     pub fn new(scenario: &'a Scenario, seed: u64) -> Self {
         let count = scenario.nodes.get();
         let topology = Topology::new(scenario);
-        let hosts = (0..count).map(|index| Host::new(scenario, &topology, seed, index)).collect();
+        let liars = Liars::new(scenario);
+        let hosts = (0..count).map(|index| Host::new(scenario, &topology, seed, index, liars.has(index))).collect();
         let ports = topology.ports().len();
         let mut world = Self {
             scenario,
@@ -195,6 +198,7 @@ impl<'a> World<'a> {
             schedule: Schedule::default(),
             hosts,
             links: vec![Vec::new(); ports],
+            liars,
             cuts: scenario
                 .faults
                 .iter()
@@ -510,7 +514,7 @@ impl<'a> World<'a> {
             return;
         };
         let extra = sender.slowness + receiver.slowness;
-        let lie = self.falsified(sends.host, hears.host, bytes);
+        let lie = self.liars.falsified(self.now, sends.host, hears.host, bytes);
         let (bytes, is_lie) = (lie.as_ref().unwrap_or(bytes), lie.is_some());
         let heading = match (from, to) {
             (0, _) => Heading::FromMaster,
@@ -533,49 +537,6 @@ impl<'a> World<'a> {
             };
             self.schedule.plan(at, Planned::Arrival { from, to, bytes });
         }
-    }
-
-    /// What a liar says instead of the truth. If it is to seem obedient it also mishears: its node takes corrections of what
-    /// it really shows, counts and acknowledges them, and the clock that it speaks of is back at its lie after each.
-    fn falsified(&self, from: usize, to: usize, bytes: &[u8]) -> Option<Rc<[u8]>> {
-        let is_liar = |index: usize| self.hosts.get(index).is_some_and(|host| host.is_liar);
-        if !is_liar(from) && !is_liar(to) {
-            return None;
-        }
-        let Frame { header, message } = Frame::decode(bytes).ok()?;
-        let mut heard = Vec::new();
-        let message = match message {
-            Message::Response(response) if is_liar(from) => {
-                Message::Response(Response { ahead: response.ahead + self.lie(from, to), ..response })
-            }
-            Message::Correction(entries) if is_liar(to) && self.scenario.lie.obeys => {
-                heard.extend(entries.iter());
-                for entry in heard.iter_mut().filter(|entry| entry.node == node_id(to)) {
-                    entry.correction += self.lie(to, from);
-                }
-                Message::Correction(Entries::Typed(&heard))
-            }
-            Message::Request(_)
-            | Message::Response(_)
-            | Message::Correction(_)
-            | Message::Acknowledgement(_)
-            | Message::Join(_)
-            | Message::Leave(_)
-            | Message::Announce(_)
-            | Message::Claim(_)
-            | Message::Refusal(_) => return None,
-        };
-        let mut buffer = BytesMut::with_capacity(bytes.len());
-        Frame { header, message }.encode(&mut buffer);
-        Some(Rc::from(&*buffer))
-    }
-
-    /// How far ahead a liar says that it is, to one listener.
-    fn lie(&self, liar: usize, listener: usize) -> Span {
-        let lie = &self.scenario.lie;
-        let is_opposite = (!lie.colluding && liar % 2 == 1) != (lie.two_faced && listener % 2 == 1);
-        let amount = lie.ahead + Skew::from_ratio(lie.drift_ppm / 1e6).over(self.now);
-        if is_opposite { -amount } else { amount }
     }
 
     // ---- faults ---------------------------------------------------------------------------------------------------
@@ -941,11 +902,10 @@ impl Host {
         }
     }
 
-    fn new(scenario: &Scenario, topology: &Topology, seed: u64, index: usize) -> Self {
+    fn new(scenario: &Scenario, topology: &Topology, seed: u64, index: usize, is_liar: bool) -> Self {
         let model = scenario.clocks.get(index).unwrap_or(&scenario.clock);
         let number = index_number(index);
         let zero = LocalTime::from_nanos(0) + BOOT_DISTANCE.times(i64::try_from(index + 1).unwrap_or(1));
-        let is_liar = index > 0 && index >= scenario.nodes.get().saturating_sub(scenario.liars);
         let node = &scenario.node;
         let policy = CorrectionPolicy {
             allow_step: node.allow_step,
@@ -1024,11 +984,6 @@ fn on_network(base: &NodeConfig, scenario: &Scenario, network: &Network, port: N
 /// A node's index as a number that streams and identities are made of.
 fn index_number(index: usize) -> u64 {
     u64::try_from(index).unwrap_or(u64::MAX)
-}
-
-/// The number by which a node is known.
-fn node_id(index: usize) -> NodeId {
-    NodeId::new(index_number(index) + 1)
 }
 
 /// True when a fault is one of this domain.

@@ -609,7 +609,8 @@ impl Member {
     /// By how much it would change the ensemble's rate: what has been learned of its oscillator since it was counted last.
     /// Nothing for a newcomer; `None` when it is not counted now.
     ///
-    /// More than the former estimate could be wrong by is not believed: that is no oscillator. A reference and a founder are not
+    /// More than the former estimate could be wrong by is not believed: that is no oscillator. The former one stands until it comes near again,
+    /// or stamps that jump would leave behind, for good, the rate that they seemed to have while they were in the window. A reference and a founder are not
     /// asked what was learned: their clock's own rate counts, and `ensemble_rate` is wrong by the difference. A founder's is that of
     /// its oscillator, or what it remembers of the ensemble's from a former life or an earlier master.
     pub fn learned(
@@ -633,7 +634,12 @@ impl Member {
             (_, None) => Skew::ZERO,
             (_, Some(before)) => {
                 let learned = estimate.skew - before.skew;
-                if learned.abs() <= before.skew_error { learned } else { Skew::ZERO }
+                if learned.abs() <= before.skew_error {
+                    learned
+                } else {
+                    self.trust.counted_with = Some(before);
+                    Skew::ZERO
+                }
             }
         })
     }

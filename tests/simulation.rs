@@ -80,6 +80,7 @@ seeds_that_found_a_fault! {
     a_late_request_was_dated_like_its_quick_response: "mixed-faults", 266;
     a_correction_from_before_a_jump_was_held_against_its_bound: "mixed-faults", 911;
     a_busy_network_belied_the_first_bounds: "busy-lan", 1048;
+    stamps_that_jumped_left_a_rate_behind: "liars-with-false-stamps", 1;
     young_heirs_were_taken_for_settled_ones: "young-heirs", 4;
     the_rate_after_a_jump_was_less_certain_than_was_said: "mixed-faults", 3_000_606;
 }

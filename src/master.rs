@@ -27,7 +27,7 @@
 //! - nothing is sent to a member between rounds but what it did not answer or acknowledge.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::average::{Reading, Standing, Verdict};
 use crate::clock::{Correction, DisciplinedClock};
@@ -568,14 +568,10 @@ impl Master {
                 context.tell(Event::DuplicateNodeId { node: header.sender, address: from });
                 return;
             }
-            Some(_) => {}
-            None => {
-                if self.members.len() >= context.config.max_slaves {
-                    context.drop_datagram(DropReason::TableFull, from);
-                    context.tell(Event::TableFull { address: from });
-                    return;
-                }
-            }
+            Some(_) | None => {}
+        }
+        if !self.has_place_for(context, header.sender, from) {
+            return;
         }
         if !self.has_room_for(arrival) {
             return context.drop_datagram(DropReason::TableFull, from);
@@ -584,7 +580,18 @@ impl Master {
         context.send(Outgoing::Request { to: peer.recipient(), node: peer.node });
     }
 
-    /// True when there is room for another candidate. Who has waited for too long makes room, then recordings do for who is alive.
+    /// True when this node is a member or can become one. Nobody who is makes room for a newcomer; that there is none is counted and told.
+    fn has_place_for(&self, context: &mut Context, node: NodeId, from: SocketAddr) -> bool {
+        let has_place = self.members.len() < context.config.max_slaves || self.members.contains_key(&node);
+        if !has_place {
+            context.drop_datagram(DropReason::TableFull, from);
+            context.tell(Event::TableFull { address: from });
+        }
+        has_place
+    }
+
+    /// True when there is room for another candidate. Who has waited for too long makes room, then recordings do for who is alive, then
+    /// the host with the most candidates does for one that has fewer: nobody keeps others out with made-up numbers, but with made-up addresses.
     fn has_room_for(&mut self, arrival: &Arrival) -> bool {
         let Arrival { from, now, is_fresh, .. } = *arrival;
         let is_full = |candidates: &BTreeMap<_, _>| candidates.len() >= CANDIDATES && !candidates.contains_key(&from);
@@ -594,7 +601,26 @@ impl Master {
         if is_full(&self.candidates) && is_fresh {
             self.candidates.retain(|_, candidate| candidate.is_fresh);
         }
+        if is_full(&self.candidates) && is_fresh {
+            self.thin_out(from.ip());
+        }
         !is_full(&self.candidates)
+    }
+
+    /// Drops the oldest candidate of the IP address that has the most, if one at `newcomer` would still not have more.
+    fn thin_out(&mut self, newcomer: IpAddr) {
+        let (mut own, mut run, mut most) = (0, (newcomer, 0), (newcomer, 0));
+        // In their order, so that those of one IP address follow each other.
+        for ip in self.candidates.keys().map(SocketAddr::ip) {
+            run = if run.0 == ip { (ip, run.1 + 1) } else { (ip, 1) };
+            most = if run.1 > most.1 { run } else { most };
+            own += usize::from(ip == newcomer);
+        }
+        let of_most = self.candidates.iter().filter(|(address, _)| address.ip() == most.0);
+        let oldest = of_most.min_by_key(|(_, candidate)| candidate.since).map(|(address, _)| *address);
+        if let Some(oldest) = oldest.filter(|_| most.1 > own + 1) {
+            self.candidates.remove(&oldest);
+        }
     }
 
     /// A candidate answered: it is where it says it is. A former life of it is forgotten, and its burst begins.
@@ -804,6 +830,10 @@ impl Master {
         {
             let peer = candidate.peer;
             self.candidates.remove(&from);
+            // Others have come in since it joined.
+            if !self.has_place_for(context, peer.node, from) {
+                return;
+            }
             self.admit(context, peer, asked, response, now);
         }
         let is_asked_twice = self.members.len() <= ASKED_TWICE;

@@ -5,9 +5,8 @@
 //! other timer. Nothing is concluded from when it woke: deadlines are rounded up to a millisecond, and only stamps say when
 //! something happened. A datagram that cannot be sent is counted; the loop goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration as StdDuration;
 
 use bytes::BytesMut;
@@ -16,7 +15,6 @@ use mio::{Events, Poll, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::auth::AuthError;
 use crate::clock::Applied;
 use crate::config::NodeConfig;
 use crate::context::Event;
@@ -26,6 +24,7 @@ use crate::failure::one_line;
 use crate::identity::Incarnation;
 use crate::key_file::KeyFile;
 use crate::local_clock::{Continuity, LocalClock, Pair};
+use crate::log_allowance::LogAllowance;
 use crate::log_output;
 use crate::net::{Received, Sockets};
 use crate::node::{Transmit, TransmitToken};
@@ -38,7 +37,6 @@ use crate::status_socket::{StatusListener, StatusSocket};
 use crate::system_clock::{SystemClock, SystemClockError, Target};
 use crate::tiers::{Tier, Tiers};
 use crate::time::{LocalTime, Skew, Span, Time};
-use crate::timers::{Allowance, Throttle};
 
 const SIGNALS: Token = Token(4);
 /// The listener's; its clients have the tokens above.
@@ -48,16 +46,6 @@ const STATUS: Token = Token(5);
 const EVENTS: usize = 64;
 /// Datagrams, or notices of what was sent, taken from one socket before deadlines, signals and status clients have their turn: some 100 µs of work.
 const AT_ONCE: usize = 64;
-/// At most one warning of a kind in this time: no datagram decides how much we log.
-const WARNING_PAUSE: Span = Span::from_secs(60);
-/// What has changed (a role, a member) is told so many times in advance: a hundred members join and are counted, ...
-const NEWS: i64 = 256;
-/// ... and then once in this time. Whoever joins under one made-up number after the other is news as well.
-const NEWS_PAUSE: Span = Span::from_secs(6);
-/// At most one of those who are not authentic is named in this time, ...
-const NAMING_PAUSE: Span = Span::from_secs(15);
-/// ... and at most so many ever: enough for the misconfigured, and no more than that for an attacker.
-const STRANGERS: usize = 64;
 /// The system clock is compared with its mapping this often, so that a slew ends within so much of its end.
 const STEERING_PAUSE: Span = Span::from_millis(250);
 
@@ -90,13 +78,7 @@ pub struct EventLoop {
     buffer: BytesMut,
     datagram: Vec<u8>,
     wake_ups: u64,
-    /// When something of a kind was logged last.
-    logged: BTreeMap<(Tier, &'static str), LocalTime>,
-    /// How much more of what changes may be logged.
-    news: Allowance,
-    /// Who was named as not authentic, and why.
-    strangers: BTreeSet<(IpAddr, AuthError)>,
-    naming: Throttle,
+    allowance: LogAllowance,
 }
 
 /// Where one of the nodes meets the network.
@@ -215,10 +197,7 @@ impl EventLoop {
             // One byte more than a frame may have, so that a longer datagram is seen to be longer.
             datagram: vec![0; MAX_FRAME_LEN + 1],
             wake_ups: 0,
-            logged: BTreeMap::new(),
-            news: Allowance::default(),
-            strangers: BTreeSet::new(),
-            naming: Throttle::default(),
+            allowance: LogAllowance::default(),
         })
     }
 
@@ -626,25 +605,10 @@ impl EventLoop {
         })
     }
 
-    /// Logs what may come with every datagram: aloud once in [`WARNING_PAUSE`] for each kind, else for who debugs.
+    /// Logs what may come with every datagram: aloud once in a while for each kind, else for who debugs.
     fn log_rarely(&mut self, tier: Tier, kind: &'static str, level: Level, line: impl FnOnce() -> Line) {
-        let now = self.clock.now();
-        let is_due = self.logged.get(&(tier, kind)).is_none_or(|last| now - *last >= WARNING_PAUSE);
-        if is_due {
-            self.logged.insert((tier, kind), now);
-        }
+        let is_due = self.allowance.admits_kind(self.clock.now(), tier, kind);
         self.log_line(tier, if is_due { level } else { Level::Debug }, line);
-    }
-
-    /// How loud it is told who is not authentic, and why: once each. Whoever makes up addresses makes us neither log nor remember more.
-    fn loudness_of_stranger(&mut self, from: SocketAddr, error: AuthError) -> Level {
-        let stranger = (from.ip(), error);
-        let is_new = self.strangers.len() < STRANGERS && !self.strangers.contains(&stranger);
-        let is_named = is_new && self.naming.admits(self.clock.now(), NAMING_PAUSE);
-        if is_named {
-            self.strangers.insert(stranger);
-        }
-        if is_named { Level::Warn } else { Level::Debug }
     }
 
     fn warn_rarely(&mut self, tier: Tier, kind: &'static str, text: String) {
@@ -665,8 +629,8 @@ impl EventLoop {
     fn log(&mut self, tier: Tier, event: &Event) {
         let words = || line(event);
         if let Event::NotAuthentic { from, error } = event {
-            let level = self.loudness_of_stranger(*from, *error);
-            return self.log_line(tier, level, words);
+            let is_named = self.allowance.admits_naming(self.clock.now(), from.ip(), *error);
+            return self.log_line(tier, if is_named { Level::Warn } else { Level::Debug }, words);
         }
         match loudness(event) {
             (level, Some(kind)) => self.log_rarely(tier, kind, level, words),
@@ -675,9 +639,9 @@ impl EventLoop {
         }
     }
 
-    /// Logs what has changed, unless so much does that somebody seems to make it so.
+    /// Logs what has changed, unless there is too much of it.
     fn log_news(&mut self, tier: Tier, level: Level, line: impl FnOnce() -> Line) {
-        let is_told = self.news.admits(self.clock.now(), NEWS_PAUSE, NEWS);
+        let is_told = self.allowance.admits_news(self.clock.now());
         if !is_told {
             let text = "more changes than are logged: the others are for who debugs";
             self.warn_rarely(tier, "news", text.to_owned());

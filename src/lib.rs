@@ -43,6 +43,7 @@ pub mod identity;
 pub mod key_file;
 pub mod keys;
 pub mod local_clock;
+pub(crate) mod log_allowance;
 pub mod log_output;
 pub mod master;
 pub mod member;

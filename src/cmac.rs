@@ -98,8 +98,21 @@ fn doubled(block: Block) -> Block {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use zeroize::ZeroizeOnDrop;
+
+    /// What is left in memory that was given back no safe code can see. Whether there is code that zeroes it the compiler can.
+    pub(crate) fn assert_zeroes_itself(_: &impl ZeroizeOnDrop) {}
+
+    #[test]
+    fn a_key_neither_shows_itself_nor_stays_in_memory() {
+        let cmac = Cmac::new(&[0xa5; BLOCK_LEN]);
+        assert_eq!(format!("{cmac:?}"), "Cmac { .. }");
+        assert_zeroes_itself(&cmac.cipher);
+        assert_zeroes_itself(&cmac.full);
+        assert_zeroes_itself(&cmac.padded);
+    }
 
     /// The examples of RFC 4493, section 4.
     #[test]

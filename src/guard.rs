@@ -178,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn a_forgery_is_not_decoded() {
+        let (mut ours, mut theirs) = (guard(OURS), guard(THEIRS));
+        let mut nonsense = sealed(&mut theirs, Message::Refusal(Refusal { master: None }), Some(OURS), 10);
+        // A type that no frame has: wrong as a frame, and as a code.
+        nonsense[3] = 0xff;
+        let refused = Err(Refused::NotAuthentic(AuthError::WrongCode(KeyId::new(1))));
+        assert_eq!(admitted(&mut ours, &nonsense, 10), refused);
+    }
+
+    #[test]
     fn what_is_for_one_has_to_name_it() {
         let (mut ours, mut theirs) = (guard(OURS), guard(THEIRS));
         let refusal = Message::Refusal(Refusal { master: None });

@@ -26,7 +26,7 @@
 
 use std::fmt;
 
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use crate::cmac::{BLOCK_LEN, Cmac};
 use crate::time::Time;
@@ -61,18 +61,12 @@ impl fmt::Display for KeyId {
 
 /// The bytes of a key: zeroed when it is dropped, and shown to nobody.
 #[derive(Clone)]
-pub struct Key([u8; KEY_LEN]);
+pub struct Key(Zeroizing<[u8; KEY_LEN]>);
 
 impl Key {
     /// Takes the bytes over; the caller zeroes its own copy.
-    pub const fn new(bytes: [u8; KEY_LEN]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        self.0.zeroize();
+    pub fn new(bytes: [u8; KEY_LEN]) -> Self {
+        Self(Zeroizing::new(bytes))
     }
 }
 
@@ -235,6 +229,7 @@ impl KeyRing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cmac::tests::assert_zeroes_itself;
     use proptest::prelude::*;
 
     fn at(secs: i64) -> Time {
@@ -258,8 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn no_key_shows_itself() {
+    fn no_key_shows_itself_or_stays_in_memory() {
         let key = Key::new([0xa5; KEY_LEN]);
+        assert_zeroes_itself(&key.0);
         let ring = KeyRing::new([(KeyId::new(9), key.clone(), Lifetime::default())]).unwrap();
         let shown = format!("{key:?} {ring:?} {ring:#?}");
         assert!(shown.contains("id: KeyId(9)"), "{shown}");

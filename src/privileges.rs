@@ -194,7 +194,6 @@ impl Restraint {
         let mut kept = caps::read(None, CapSet::Permitted)?;
         if self.has(Measure::Capabilities) {
             kept.retain(|capability| self.steers_system_clock && *capability == Capability::CAP_SYS_TIME);
-            caps::clear(None, CapSet::Ambient)?;
             // Who may not limit what programs can get is left with no-new-privs, which keeps them from getting it.
             if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
                 caps::clear(None, CapSet::Bounding)?;

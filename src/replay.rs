@@ -294,6 +294,8 @@ mod tests {
         assert_eq!(admit(&mut guard, 1, START, true), Err(Replay::Repeated));
         assert_eq!(admit(&mut guard, 1, START + 1, false), Ok(true), "once proven for ever");
         assert_eq!((guard.proven.len(), guard.candidates.len()), (1, CANDIDATES));
+        // Those that came last are remembered.
+        assert_eq!(admit(&mut guard, 9_950, START, false), Err(Replay::Repeated));
         // A repetition is no proof.
         assert_eq!(admit(&mut guard, 9_999, START, true), Err(Replay::Repeated));
         assert_eq!(admit(&mut guard, 9_999, START + 1, false), Ok(false));

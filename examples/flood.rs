@@ -24,8 +24,10 @@ use socket2::{Protocol, SockAddr, Socket, Type};
 const SOURCES: u8 = 16;
 /// It listens to the group for so long first.
 const LISTENING: Duration = Duration::from_secs(3);
+/// It ends by itself after so many seconds.
+const LONGEST: u32 = 120;
 /// Datagrams between two looks at the time.
-const BATCH: u64 = 50;
+const BATCH: u32 = 50;
 
 /// What is said on the group for a while.
 fn recorded(group: SocketAddrV4) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
@@ -99,7 +101,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("TARGET GROUP DOMAIN KIND RATE SECONDS".into());
     };
     let (target, group): (SocketAddr, SocketAddrV4) = (target.parse()?, group.parse()?);
-    let (domain, rate, seconds): (u32, u32, u64) = (domain.parse()?, rate.parse()?, seconds.parse()?);
+    let (domain, rate, seconds): (u32, u32, u32) = (domain.parse()?, rate.parse()?, seconds.parse()?);
+    if !target.ip().is_loopback() || seconds > LONGEST {
+        return Err(format!("only nodes of this machine are flooded, for {LONGEST} s at most").into());
+    }
     let garbage = vec![Vec::new(), vec![0x42; 39], vec![0xff; 120], vec![0; 1_452]];
     let frames = match kind.as_str() {
         "garbage" => garbage,
@@ -111,15 +116,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let sockets: Vec<UdpSocket> =
         (1..=SOURCES).map(|host| UdpSocket::bind((Ipv4Addr::new(127, 66, 0, host), 0))).collect::<Result<_, _>>()?;
-    let (start, pause, mut sent) = (Instant::now(), Duration::from_secs(1) / rate, 0_u64);
+    let (start, pause, most, mut sent) =
+        (Instant::now(), Duration::from_secs(1) / rate, rate.saturating_mul(seconds), 0);
     let mut next = frames.iter().cycle().zip(sockets.iter().cycle());
-    while start.elapsed() < Duration::from_secs(seconds) {
+    while sent < most && start.elapsed() < Duration::from_secs(seconds.into()) {
         for _ in 0..BATCH {
             let (frame, socket) = next.next().expect("there is something to send");
             // A full queue is the flood's own affair.
-            sent += u64::from(socket.send_to(frame, target).is_ok());
+            sent += u32::from(socket.send_to(frame, target).is_ok());
         }
-        let due = pause * u32::try_from(sent)?;
+        let due = pause * sent;
         if let Some(early) = due.checked_sub(start.elapsed()) {
             std::thread::sleep(early);
         }

@@ -22,6 +22,8 @@ import subprocess
 import tempfile
 import time
 
+from loopback import free_port
+
 NODES = 9
 PATIENCE = 10.0
 
@@ -96,11 +98,9 @@ def make_namespaces():
         ip(f"link set port{number} up")
 
 
-def run(binary, has_namespaces, how):
-    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        arguments = ["--group", f"239.255.5.25:{port}", "--domain", str(random.randrange(1, 2 ** 32))]
+def run(binary, has_namespaces, how, options=()):
+    with tempfile.TemporaryDirectory() as directory:
+        arguments = ["--group", f"239.255.5.25:{free_port()}", "--domain", str(random.randrange(1, 2 ** 32)), *options]
         if has_namespaces:
             arguments += ["--bind", "0.0.0.0:0", "--interface", "cable"]
         else:

@@ -11,13 +11,12 @@ this script share the machine: look at the load average beside the figures.
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
-from loopback import Node, look, micros, stop, wait_for_status
+from loopback import Node, free_port, key_file, look, micros, stop, wait_for_status
 
 SETTLING = 8.0  # seconds before the flood
 PAUSE = 0.1
@@ -50,13 +49,9 @@ def kernel_drops(port):
 def flood(options, role, kind):
     """Floods one node; True when all goals are met."""
     with tempfile.TemporaryDirectory() as directory:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        keys = os.path.join(directory, "keys")
-        with open(os.open(keys, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
-            subprocess.run([options.binary, "keygen"], stdout=file, check=True)
-        common = ["--group", f"239.255.5.25:{port}", "--domain", str(port), "--key-file", keys]
+        port = free_port()
+        common = ["--group", f"239.255.5.25:{port}", "--domain", str(port), "--key-file",
+                  key_file(options.binary, directory)]
         nodes = []
         try:
             nodes.append(Node(options.binary, directory, "master", *common, "--role", "master"))

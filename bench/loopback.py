@@ -92,6 +92,20 @@ def look(nodes):
     return list(zip(first, second)), at_once(first, second)
 
 
+def key_file(binary, directory):
+    """The path of a new key file."""
+    path = os.path.join(directory, "keys")
+    with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+        subprocess.run([binary, "keygen"], stdout=file, check=True)
+    return path
+
+
+def free_port():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def wait_for_status(nodes):
     deadline = time.monotonic() + START_PATIENCE
     for node in nodes:
@@ -178,9 +192,7 @@ def main():
     if options.slaves < 1 or options.seconds <= SETTLED:
         parser.error("at least one slave and more than 5 seconds")
     dice = random.Random(options.seed)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        group = ["--group", f"239.255.5.25:{probe.getsockname()[1]}", "--interval", "1s"]
+    group = ["--group", f"239.255.5.25:{free_port()}", "--interval", "1s"]
     nodes = []
     with tempfile.TemporaryDirectory() as directory:
         try:

@@ -35,7 +35,7 @@ Examples:
                                                the same without multicast
   berkeleyd --role slave --inject-offset -1.5s --inject-drift 50
                                                with a clock that is wrong, to watch it mend
-  berkeleyd check-config /etc/berkeleyd/berkeleyd.toml && berkeleyd --config /etc/berkeleyd/berkeleyd.toml
+  berkeleyd check-config berkeleyd.toml && berkeleyd --config berkeleyd.toml
 
 SIGHUP reads the configuration and key files again. The log says what has changed, and what needs a
 restart: all but delay-asymmetry, max-slaves, interval, min-interval, max-interval, average, weight,

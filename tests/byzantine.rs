@@ -132,7 +132,7 @@ fn two_liars_of_seven_move_nobody() {
             let moved = lied_to.moved_from(&honest);
             println!("{name}, replaced={is_replaced}: spread {}, moved by {moved}", lied_to.spread);
             assert!(lied_to.spread <= honest.spread + Span::from_micros(20), "{name}: spread {}", lied_to.spread);
-            assert!(moved <= Span::from_micros(20), "{name}: moved by {moved}");
+            assert!(moved <= Span::from_micros(30), "{name}: moved by {moved}");
         }
     }
 }
@@ -150,6 +150,6 @@ fn one_story_for_the_old_master_and_another_for_the_new_one_moves_nobody() {
         let moved = lied_to.moved_from(&honest);
         println!("{amount}: spread {}, without {}, moved by {moved}", lied_to.spread, honest.spread);
         assert!(lied_to.spread <= honest.spread + Span::from_micros(20), "{amount}: {}", lied_to.spread);
-        assert!(moved <= Span::from_micros(20), "{amount}: moved by {moved}");
+        assert!(moved <= Span::from_micros(30), "{amount}: moved by {moved}");
     }
 }

@@ -40,6 +40,7 @@ pub mod failure;
 pub mod guarantee;
 pub mod guard;
 pub mod identity;
+pub(crate) mod interfaces;
 pub mod key_file;
 pub mod keys;
 pub mod local_clock;

@@ -25,13 +25,13 @@ use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, TimestampingFlag, recvmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::departures::{Departures, Notice, software_stamp};
+use crate::interfaces;
 use crate::local_clock::LocalClock;
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Span, Time};
@@ -127,8 +127,8 @@ pub enum NetError {
     NotOurAddress(SocketAddr),
     /// The system does not let this user have the port.
     NoPermission(SocketAddr),
-    /// No interface was given, and the system knows none for this group.
-    NoRoute(SocketAddr),
+    /// No interface was given, no route leads to this group, and these interfaces could be meant.
+    NoRoute(SocketAddr, Vec<String>),
     /// Anything else.
     System {
         /// What was tried.
@@ -165,9 +165,14 @@ impl fmt::Display for NetError {
             ),
             Self::NotOurAddress(bind) => write!(f, "cannot bind to {bind}: this machine does not have that address"),
             Self::NoPermission(bind) => write!(f, "no permission to bind to {bind}: choose a port above 1023"),
-            Self::NoRoute(group) => {
-                write!(f, "no network interface leads to group {group}: name one with --interface, or use --peer")
+            Self::NoRoute(group, interfaces) if interfaces.is_empty() => {
+                write!(f, "no network interface is up that leads to group {group}: set one up, or use --peer")
             }
+            Self::NoRoute(group, interfaces) => write!(
+                f,
+                "no route leads to group {group}: name one of {} with --interface, or use --peer",
+                interfaces.join(", ")
+            ),
             Self::System { attempt, address, error } => write!(f, "cannot {attempt} {address}: {error}"),
         }
     }
@@ -185,7 +190,7 @@ impl std::error::Error for NetError {
             | Self::GroupPortInUse(_)
             | Self::NotOurAddress(_)
             | Self::NoPermission(_)
-            | Self::NoRoute(_) => None,
+            | Self::NoRoute(..) => None,
         }
     }
 }
@@ -427,22 +432,31 @@ impl Link {
     fn resolve(addresses: &Addresses) -> Result<Self, NetError> {
         let interface = addresses.interface.as_ref();
         match addresses.bind {
-            SocketAddr::V4(bind) => Self::resolve_v4(*bind.ip(), interface),
+            SocketAddr::V4(bind) => Self::resolve_v4(*bind.ip(), addresses.group, interface),
             SocketAddr::V6(bind) => Self::resolve_v6(bind, addresses.group, interface),
         }
     }
 
     /// A wrong address is not noticed before it is used.
-    fn resolve_v4(bind: Ipv4Addr, interface: Option<&Interface>) -> Result<Self, NetError> {
-        let address = match interface {
-            None => bind,
-            Some(Interface::Address(IpAddr::V4(address))) => *address,
-            Some(Interface::Address(address @ IpAddr::V6(_))) => {
+    fn resolve_v4(bind: Ipv4Addr, group: Option<SocketAddr>, interface: Option<&Interface>) -> Result<Self, NetError> {
+        let address = match (interface, group) {
+            (None, Some(group)) if bind.is_unspecified() && !interfaces::is_routed(group) => {
+                // Networks without a way out have no default route, and a machine in one has a single interface, mostly.
+                match *interfaces::multicast_v4() {
+                    [(_, address)] => address,
+                    ref several => {
+                        return Err(NetError::NoRoute(group, several.iter().map(|(name, _)| name.clone()).collect()));
+                    }
+                }
+            }
+            (None, _) => bind,
+            (Some(Interface::Address(IpAddr::V4(address))), _) => *address,
+            (Some(Interface::Address(address @ IpAddr::V6(_))), _) => {
                 return Err(NetError::FamiliesDiffer(bind.into(), *address));
             }
-            Some(Interface::Name(name)) => {
+            (Some(Interface::Name(name)), _) => {
                 index_of(name)?;
-                address_v4_of(name).ok_or_else(|| NetError::NoAddress(Interface::Name(name.clone())))?
+                interfaces::address_v4_of(name).ok_or_else(|| NetError::NoAddress(Interface::Name(name.clone())))?
             }
         };
         Ok(Self::V4(address))
@@ -455,16 +469,15 @@ impl Link {
     ) -> Result<Self, NetError> {
         let index = match interface {
             Some(Interface::Name(name)) => index_of(name)?,
-            Some(Interface::Address(IpAddr::V6(address))) => {
-                index_with(*address).ok_or(NetError::NoSuchInterface(Interface::Address((*address).into())))?
-            }
+            Some(Interface::Address(IpAddr::V6(address))) => interfaces::index_with(*address)
+                .ok_or(NetError::NoSuchInterface(Interface::Address((*address).into())))?,
             Some(Interface::Address(address @ IpAddr::V4(_))) => {
                 return Err(NetError::FamiliesDiffer((*bind.ip()).into(), *address));
             }
             // A scope says it outright; the address that the node is bound to, by the interface that has it.
             None => match (bind.scope_id(), group) {
                 (0, Some(SocketAddr::V6(group))) if group.scope_id() != 0 => group.scope_id(),
-                (0, _) => index_with(*bind.ip()).unwrap_or(0),
+                (0, _) => interfaces::index_with(*bind.ip()).unwrap_or(0),
                 (scope, _) => scope,
             },
         };
@@ -529,29 +542,13 @@ fn index_of(name: &str) -> Result<u32, NetError> {
     if_nametoindex(name).map_err(|_| NetError::NoSuchInterface(Interface::Name(name.to_owned())))
 }
 
-/// The index of the first interface with this address.
-fn index_with(address: Ipv6Addr) -> Option<u32> {
-    getifaddrs().ok()?.find_map(|entry| {
-        let has_it = entry.address.as_ref()?.as_sockaddr_in6()?.ip() == address;
-        if has_it { if_nametoindex(entry.interface_name.as_str()).ok() } else { None }
-    })
-}
-
-/// The first IPv4 address of the interface.
-fn address_v4_of(name: &str) -> Option<Ipv4Addr> {
-    getifaddrs()
-        .ok()?
-        .filter(|entry| entry.interface_name == name)
-        .find_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip()))
-}
-
-/// A UDP socket of the address's family that does not block. Its receive buffer is the system's default.
 /// What waits in the kernel while the loop does something else, in bytes as the kernel counts them: some 2,700 short datagrams (it doubles what
 /// is asked for, and takes 768 for each), which a flood of 100,000 a second brings in 27 ms. With the 212,992 that it gives by itself a
 /// loop that did not run for 3 ms loses the datagrams that matter with those that do not. An arrival is stamped by the kernel, so that waiting
 /// costs no accuracy. The kernel gives less where `net.core.rmem_max` is less, and says nothing.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
+/// A UDP socket of the address's family that does not block.
 fn open_socket(address: SocketAddr) -> Result<Socket, NetError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -632,7 +629,7 @@ fn link_error(addresses: &Addresses, group: SocketAddr, error: io::Error) -> Net
     let no_link = matches!(Errno::from_raw(error.raw_os_error().unwrap_or(0)), Errno::ENODEV | Errno::EADDRNOTAVAIL);
     match &addresses.interface {
         Some(interface) if no_link => NetError::NoSuchInterface(interface.clone()),
-        None if no_link => NetError::NoRoute(group),
+        None if no_link => NetError::NoRoute(group, Vec::new()),
         Some(_) | None => NetError::System { attempt: "join group", address: group, error },
     }
 }

@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 15] = [
 
 /// And what stands above the core: the system, the drivers, the commands.
 const ABOVE: [&[&str]; 8] = [
-    &["failure", "local_clock", "log_allowance", "seccomp"],
+    &["failure", "interfaces", "local_clock", "log_allowance", "seccomp"],
     &["departures", "privileges"],
     &[
         "net",

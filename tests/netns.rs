@@ -272,6 +272,19 @@ fn two_machines_agree_by_the_defaults_on_ipv6() {
     the_defaults_agree("v6", "[::]", |peer| peer.starts_with("[fe80::") && peer.ends_with("]:5525"));
 }
 
+/// A network without a way out has no default route: the only interface is meant, and where there are two, one has to be named.
+fn an_interface_need_not_be_named_where_there_is_only_one() {
+    let lan = Lan::new("sole", 2, 0);
+    let nodes = [1, 2].map(|host| lan.launch(host, &format!("node{host}"), &format!("--node-id {host}")));
+    lan.settle(&nodes.each_ref());
+    lan.bridge(1);
+    let host = format!("--net=/run/netns/{}", lan.hosts[0]);
+    let refused = Command::new("nsenter").arg(host).args([BINARY, "--bind", "0.0.0.0:0"]).output().expect("nsenter");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("name one of cable, below with --interface"), "{said}");
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+}
+
 /// Several slaves of one machine share the group's port, each with a port of its own beside it.
 fn one_frame_corrects_all_slaves_at_the_other_end() {
     let lan = Lan::new("many", 1, 1);
@@ -525,7 +538,8 @@ fn gateways_lead_one_network_by_the_time_of_another() {
 }
 
 /// All of them, by name.
-const TESTS: [(&str, fn()); 10] = [
+const TESTS: [(&str, fn()); 11] = [
+    ("an_interface_need_not_be_named_where_there_is_only_one", an_interface_need_not_be_named_where_there_is_only_one),
     ("gateways_lead_one_network_by_the_time_of_another", gateways_lead_one_network_by_the_time_of_another),
     ("two_machines_agree_by_the_defaults", two_machines_agree_by_the_defaults),
     ("two_machines_agree_by_the_defaults_on_ipv6", two_machines_agree_by_the_defaults_on_ipv6),

@@ -91,16 +91,21 @@ pub struct Continuity {
     last: Readings,
 }
 
-/// The machine's clocks at one instant, in the order of reading.
+/// The machine's clocks at one instant.
 #[derive(Clone, Copy, Debug)]
 struct Readings {
     raw: LocalTime,
     monotonic: LocalTime,
     boot: LocalTime,
+    /// All three were read within this span: another process may have run in between, for many milliseconds.
+    within: Span,
 }
 
-/// No suspension is shorter, and no two readings that belong together lie further apart unless the scheduler came between.
+/// No suspension is shorter.
 const LEAST_BREAK: Span = Span::from_millis(10);
+
+/// Readings that took longer are taken again, as long as there are attempts left.
+const CLOSE_READINGS: Span = Span::from_millis(1);
 
 impl Continuity {
     /// All is well by now.
@@ -110,11 +115,7 @@ impl Continuity {
 
     /// Looks whether time has been missed since the last look.
     pub fn look(&mut self, clock: &LocalClock) -> Option<Break> {
-        let mut now = Readings::now();
-        if now.break_since(&self.last).is_some() {
-            // Whoever was interrupted between two of the readings looks again.
-            now = Readings::now();
-        }
+        let now = Readings::now();
         let last = std::mem::replace(&mut self.last, now);
         now.break_since(&last).map(|found| Break { before: clock.at(found.before), ..found })
     }
@@ -128,9 +129,20 @@ impl Default for Continuity {
 
 impl Readings {
     fn now() -> Self {
+        let mut readings = Self::attempt();
+        for _ in 1..PAIR_ATTEMPTS {
+            if readings.within < CLOSE_READINGS {
+                break;
+            }
+            readings = Self::attempt();
+        }
+        readings
+    }
+
+    fn attempt() -> Self {
         let [raw, monotonic, boot] = [ClockId::CLOCK_MONOTONIC_RAW, ClockId::CLOCK_MONOTONIC, BOOT]
             .map(|clock| LocalTime::from_nanos(read(clock)));
-        Self { raw, monotonic, boot }
+        Self { raw, monotonic, boot, within: self::raw() - raw }
     }
 
     /// What the local clock, without its drift, has missed since earlier readings; `None` when that is nothing to speak of.
@@ -139,7 +151,11 @@ impl Readings {
         let missed = passed - (self.raw - earlier.raw);
         // Another daemon may slew the other two, by the tick even, see `system_clock.rs`.
         let slewed = Skew::MAX.over(self.monotonic - earlier.monotonic);
-        (missed.abs() > LEAST_BREAK + slewed).then_some(Break { before: earlier.raw, passed, missed })
+        (missed.abs() > LEAST_BREAK + slewed + self.within + earlier.within).then_some(Break {
+            before: earlier.raw,
+            passed,
+            missed,
+        })
     }
 }
 
@@ -209,7 +225,7 @@ mod tests {
         let at = |raw, monotonic, boot| {
             let [raw, monotonic, boot] =
                 [raw, monotonic, boot].map(|at| LocalTime::from_nanos(0) + Span::from_millis(at));
-            Readings { raw, monotonic, boot }
+            Readings { raw, monotonic, boot, within: Span::ZERO }
         };
         let start = at(1_000, 2_000, 3_000);
         let found = |now: Readings| now.break_since(&start).map(|found| (found.passed, found.missed));
@@ -223,6 +239,17 @@ mod tests {
             Some((millisecond.times(100), -hour)),
             "the oscillator leapt an hour"
         );
+    }
+
+    #[test]
+    fn who_is_interrupted_while_it_reads_has_missed_nothing() {
+        let at = |millis| LocalTime::from_nanos(0) + Span::from_millis(millis);
+        let held_up = Span::from_millis(30);
+        let smooth = |millis| Readings { raw: at(millis), monotonic: at(millis), boot: at(millis), within: Span::ZERO };
+        let interrupted = |millis| Readings { boot: at(millis) + held_up, within: held_up, ..smooth(millis) };
+        assert!(interrupted(100).break_since(&smooth(0)).is_none());
+        assert!(smooth(200).break_since(&interrupted(100)).is_none());
+        assert!(Readings { within: Span::ZERO, ..interrupted(100) }.break_since(&smooth(0)).is_some());
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub struct Node {
     election: Election,
     guard: Option<Guard>,
     strangers: Strangers,
+    /// Of the life before this one, if the process had one: its last frames may still come back from the group.
+    former: Option<Incarnation>,
 }
 
 impl Node {
@@ -102,7 +104,7 @@ impl Node {
             context.tell(Event::Upper { domain, state: Upper::Awaited });
         }
         let strangers = Strangers::new(incarnation);
-        let mut node = Self { context, role, election: Election::new(now), guard: None, strangers };
+        let mut node = Self { context, role, election: Election::new(now), guard: None, strangers, former: None };
         node.look(now);
         node
     }
@@ -114,6 +116,7 @@ impl Node {
         let rate = self.context.clock.rate();
         let former = std::mem::replace(self, Self::new(config, incarnation, now, time, rate));
         self.context.counters = former.context.counters;
+        self.former = Some(former.context.incarnation);
         if let Some(guard) = former.guard {
             self.hold_keys(guard.into_keys());
         }
@@ -305,7 +308,8 @@ impl Node {
                 }
             },
         };
-        if frame.header.sender == node && frame.header.incarnation == self.context.incarnation {
+        let own = [Some(self.context.incarnation), self.former];
+        if frame.header.sender == node && own.contains(&Some(frame.header.incarnation)) {
             return Err(DropReason::OwnFrame);
         }
         if frame.header.sender == node {

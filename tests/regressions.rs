@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use berkeleyd::config::{NodeConfig, Role};
+use berkeleyd::context::Event;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
-use berkeleyd::protocol::{Entries, Entry, Frame, Header, Message, Request};
+use berkeleyd::protocol::{Entries, Entry, Frame, Header, Leave, Message, Request};
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time, WIRE_LIMIT};
 use bytes::BytesMut;
@@ -52,6 +53,21 @@ fn assert_answers(node: &mut Node) {
         panic!("{sent:02x?}");
     };
     assert!(matches!(Frame::decode(only), Ok(Frame { message: Message::Response(_), .. })), "{only:02x?}");
+}
+
+/// A leave, the last frame of a life, comes back from the group when the next life has begun.
+#[test]
+fn a_node_that_starts_afresh_is_not_taken_for_another_of_its_number() {
+    let mut node = slave(Time::default());
+    let header =
+        Header { domain: Domain::new(0), round: Round::new(0), term: Term::new(0), sender: SLAVE, incarnation: LIFE };
+    let mut datagram = BytesMut::new();
+    Frame { header, message: Message::Leave(Leave { successor: None }) }.encode(&mut datagram);
+    node.restart(Incarnation::new(2_000), NOW, Time::default());
+    while node.poll_event().is_some() {}
+    node.handle_datagram(NOW, SocketAddr::from(([192, 0, 2, 1], 5525)), Stamp::user(NOW), &datagram);
+    let told: Vec<Event> = std::iter::from_fn(|| node.poll_event()).collect();
+    assert!(!told.iter().any(|event| matches!(event, Event::DuplicateNodeId { .. })), "{told:?}");
 }
 
 /// Found by the fuzz target `node`.

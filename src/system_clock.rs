@@ -83,7 +83,7 @@ impl Steering for MachineClock {
     }
 
     fn step(&mut self, by: Span) -> io::Result<()> {
-        self.0.step_clock(time_offset(by))?;
+        self.0.step_clock(time_offset(by)?)?;
         Ok(())
     }
 }
@@ -94,13 +94,15 @@ fn taken_ppm(frequency: Skew) -> f64 {
 }
 
 /// In whole seconds, rounded down, and the nanoseconds left, which are never negative: what the kernel wants.
-fn time_offset(span: Span) -> TimeOffset {
+///
+/// # Errors
+/// The kernel counts seconds in 32 bits, and these are more than 68 years.
+#[allow(clippy::useless_conversion, reason = "seconds have 32 bits on some machines, and here 64")]
+fn time_offset(span: Span) -> io::Result<TimeOffset> {
     const NANOS_PER_SEC: i64 = 1_000_000_000;
     let nanos = span.as_nanos();
-    TimeOffset {
-        seconds: nanos.div_euclid(NANOS_PER_SEC),
-        nanos: u32::try_from(nanos.rem_euclid(NANOS_PER_SEC)).unwrap_or(0),
-    }
+    let seconds = nanos.div_euclid(NANOS_PER_SEC).try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    Ok(TimeOffset { seconds, nanos: u32::try_from(nanos.rem_euclid(NANOS_PER_SEC)).unwrap_or(0) })
 }
 
 /// Why the machine's clock is not steered.
@@ -610,7 +612,7 @@ mod tests {
             (-1_500_000_000, -2, 500_000_000),
             (-2_000_000_000, -2, 0),
         ] {
-            assert_eq!(time_offset(Span::from_nanos(nanos)), TimeOffset { seconds, nanos: rest });
+            assert_eq!(time_offset(Span::from_nanos(nanos)).unwrap(), TimeOffset { seconds, nanos: rest });
         }
     }
 

@@ -57,6 +57,8 @@ const WINDOW: Span = Span::from_millis(80);
 const LONGEST_WINDOW: Span = Span::from_secs(1);
 /// It is sent twice in that time: one of them may be lost.
 const CLAIM_PAUSE: Span = Span::from_millis(40);
+/// A node that became a slave joins first, and asks for a hand-over so much later at the earliest. Longer: the node that is preferred leads later.
+const INTRODUCTION: Span = Span::from_millis(100);
 /// Between two requests to hand over.
 const HANDOVER_PAUSE: Span = Span::from_secs(1);
 /// The pause after a first refusal by somebody who hears a master; it doubles, up to [`LONGEST_BACKOFF`].
@@ -346,7 +348,9 @@ impl Election {
         let is_appointed = own.merit == Merit::Appointed;
         let is_wanted = master.merit != Merit::Appointed
             && (is_appointed || (context.config.preempt && own.priority > master.priority));
-        if is_wanted && context.is_synchronised(now) && self.handovers.admits(now, HANDOVER_PAUSE) {
+        // Who has just stepped down joins, and must not answer one announce with more than its length.
+        let has_joined = now - hearing.since >= INTRODUCTION;
+        if is_wanted && has_joined && context.is_synchronised(now) && self.handovers.admits(now, HANDOVER_PAUSE) {
             // A submaster brings more than when it joined, once it hears the domain above.
             context.send(Outgoing::Join { to });
             context.send(Outgoing::Claim { to, term: hearing.term.next(), is_handover: true });

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from loopback import Node, free_port, key_file, look, micros, stop, wait_for_status
+from loopback import free_port, key_file, look, micros, start_ensemble, stop
 
 SETTLING = 8.0  # seconds before the flood
 PAUSE = 0.1
@@ -54,11 +54,7 @@ def flood(options, role, kind):
                   key_file(options.binary, directory)]
         nodes = []
         try:
-            nodes.append(Node(options.binary, directory, "master", *common, "--role", "master"))
-            for index in range(options.slaves):
-                nodes.append(Node(options.binary, directory, f"slave{index}", *common, "--role", "slave",
-                                  f"--inject-offset={index * 10}ms", f"--inject-drift={index * 7 - 20}"))
-            wait_for_status(nodes)
+            start_ensemble(options.binary, directory, common, options.slaves, nodes)
             time.sleep(SETTLING)
             target = nodes[0] if role == "master" else nodes[1]
             before = worst(nodes, 3.0)

@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from failover import run as fail_over
-from loopback import Node, free_port, key_file, look, stop, wait_for_status
+from loopback import free_port, key_file, look, start_ensemble, stop
 
 SETTLING = 10.0  # seconds
 PAUSE = 0.05
@@ -29,11 +29,7 @@ def spreads(options, has_keys):
         if has_keys:
             common += ["--key-file", key_file(options.binary, directory)]
         try:
-            nodes.append(Node(options.binary, directory, "master", *common, "--role", "master"))
-            for index in range(options.slaves):
-                nodes.append(Node(options.binary, directory, f"slave{index}", *common, "--role", "slave",
-                                  f"--inject-offset={index * 10}ms", f"--inject-drift={index * 7 - 20}"))
-            wait_for_status(nodes)
+            start_ensemble(options.binary, directory, common, options.slaves, nodes)
             time.sleep(SETTLING)
             found, end = [], time.monotonic() + options.seconds
             while time.monotonic() < end:

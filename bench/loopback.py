@@ -106,6 +106,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def start_ensemble(binary, directory, common, slaves, nodes):
+    """Starts a master and some slaves of other times and rates, adds them to `nodes` one by one, and waits until all of them answer."""
+    nodes.append(Node(binary, directory, "master", *common, "--role", "master"))
+    for index in range(slaves):
+        nodes.append(Node(binary, directory, f"slave{index}", *common, "--role", "slave",
+                          f"--inject-offset={index * 10}ms", f"--inject-drift={index * 7 - 20}"))
+    wait_for_status(nodes)
+
+
 def wait_for_status(nodes):
     deadline = time.monotonic() + START_PATIENCE
     for node in nodes:

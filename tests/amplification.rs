@@ -163,24 +163,12 @@ fn no_answer_is_longer_than_its_question() {
 fn a_flood_of_joins_is_answered_at_its_rate_and_no_member_suffers() {
     let mut network = network(&ENSEMBLE, None);
     let mut answered_before = network.to_nobody;
-    let join = |number: u32| {
-        let header = Header {
-            domain: Domain::default(),
-            round: Round::default(),
-            term: Term::default(),
-            sender: NodeId::new(1_000 + u64::from(number)),
-            incarnation: Incarnation::new(1),
-        };
-        let mut bytes = BytesMut::new();
-        Frame { header, message: Message::Join(messages::join()) }.encode(&mut bytes);
-        bytes
-    };
     for second in 0..3 {
         for number in 0..20_000_u32 {
             // Sixteen hosts, each from many ports.
             let [_, _, host, port] = number.to_be_bytes();
             let from = SocketAddr::from(([10, 9, 9, host % 16], 1_000 + u16::from(port)));
-            network.inject(0, from, &join(second * 20_000 + number));
+            network.inject(0, from, &messages::join_of_stranger(second * 20_000 + number));
             network.run_for(Span::from_micros(50));
         }
         let answers = (network.to_nobody - answered_before) / 120;

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use berkeleyd::auth::Sequence;
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::counters::DropReason;
-use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::identity::{Domain, Incarnation, NodeId};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::protocol::{Acknowledgement, Frame, Header, Leave, Message, Outcome};
 use berkeleyd::time::{Span, Time};
@@ -64,16 +64,8 @@ fn frame(network: &Network, sender: NodeId, incarnation: Incarnation, message: M
 
 /// A join by a number that nobody has, of nobody's term, from one of a host's ports.
 fn stranger(number: u32, host: [u8; 4]) -> (SocketAddr, BytesMut) {
-    let header = Header {
-        domain: Domain::default(),
-        round: Round::default(),
-        term: Term::default(),
-        sender: NodeId::new(1_000 + u64::from(number)),
-        incarnation: Incarnation::new(1),
-    };
-    let mut bytes = BytesMut::new();
-    Frame { header, message: Message::Join(messages::join()) }.encode(&mut bytes);
-    (SocketAddr::from((host, 1_024 + u16::try_from(number % 60_000).unwrap())), bytes)
+    let from = SocketAddr::from((host, 1_024 + u16::try_from(number % 60_000).unwrap()));
+    (from, messages::join_of_stranger(number))
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The plainest message of each kind; a test changes the fields that it is about.
 
-use berkeleyd::identity::Round;
-use berkeleyd::protocol::{Announce, Heartbeat, Join, Merit, Response, Successors};
+use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::protocol::{Announce, Frame, Header, Heartbeat, Join, Merit, Message, Response, Successors};
 use berkeleyd::time::{LocalTime, Skew, Span};
+use bytes::BytesMut;
 
 /// A master that has no members yet and nobody to succeed it.
 pub fn announce() -> Announce {
@@ -27,6 +28,20 @@ pub fn join() -> Join {
         corrected_in: None,
         rate_error: Skew::ZERO,
     }
+}
+
+/// A join, without a trailer, of one of many who are no members and know of no term.
+pub fn join_of_stranger(number: u32) -> BytesMut {
+    let header = Header {
+        domain: Domain::default(),
+        round: Round::default(),
+        term: Term::default(),
+        sender: NodeId::new(1_000 + u64::from(number)),
+        incarnation: Incarnation::new(1),
+    };
+    let mut bytes = BytesMut::new();
+    Frame { header, message: Message::Join(join()) }.encode(&mut bytes);
+    bytes
 }
 
 /// A node that nobody has corrected, whose disciplined clock shows its local one.

@@ -21,13 +21,16 @@ use support::lab::{Daemon, Lab, berkeleyd};
 
 const OPEN_METRICS: &str = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
 
-/// A master with one slave, and an exporter of both that has seen the slave.
+/// A master with one slave, and an exporter that has seen both and the slave in the master's table.
 fn pair(lab: &Lab) -> ([Daemon; 2], Daemon, SocketAddr) {
     let nodes = [lab.join("master", "--role master"), lab.join("slave", "--role slave")];
     lab.agree(&[&nodes[0], &nodes[1]]);
     let (exporter, address) = lab.export("exporter", "127.0.0.1:0", &[&nodes[0].socket, &nodes[1].socket]);
-    lab.patiently("the slave is shown", || {
-        get(address, "/metrics").body.contains("berkeleyd_peer_offset_seconds{").then_some(())
+    // The nodes are looked at one after the other: what the first says of its slave is shown before the second has been asked.
+    lab.patiently("both nodes and the slave are shown", || {
+        let text = get(address, "/metrics").body;
+        let up = numbers(&text, "berkeleyd_up").into_values().filter(|&up| up > 0.0).count();
+        (up == nodes.len() && text.contains("berkeleyd_peer_offset_seconds{")).then_some(())
     });
     (nodes, exporter, address)
 }

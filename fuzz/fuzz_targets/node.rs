@@ -7,19 +7,20 @@
 //! - after a timeout the next one lies ahead, or its driver would spin;
 //! - nobody who has not answered a request is sent more bytes than it sent;
 //! - the clock goes forward, but for steps that its settings allow;
+//! - the clock of a slave does what a correction for this life and adjustment of it says, once, and nothing else moves it;
 //! - the term never goes down, and no frame raises it by more than `TERM_LEAP` and one;
 //! - there are no more members than `max_slaves`;
-//! - with keys: what is forged, repeated or for somebody else changes nothing at all, and what may be a recording
-//!   neither clock, term, master nor members.
+//! - with keys: what is forged, repeated (at once or much later) or for somebody else changes nothing at all, and what may be a
+//!   recording neither clock, term, master nor members.
 
 #![no_main]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use berkeleyd::auth::Sequence;
 use berkeleyd::average::Average;
-use berkeleyd::clock::{Applied, DisciplinedClock};
+use berkeleyd::clock::{Applied, Correction, DisciplinedClock};
 use berkeleyd::config::{CorrectionPolicy, NodeConfig, Role};
 use berkeleyd::context::{Event, TERM_LEAP};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
@@ -49,7 +50,7 @@ const LONGEST_PAUSE: Span = Span::from_secs(10 * 365 * 86_400);
 const PLAUSIBLE: Span = Span::from_secs(86_400);
 /// About 2110: no frame carries a time that is much later.
 const LATEST: Time = Time::from_nanos(4_400_000_000_000_000_000);
-/// Recordings that are kept.
+/// Recordings that are kept, of what the node sent and of what it was sent.
 const RECORDED: usize = 32;
 
 fn group() -> SocketAddr {
@@ -122,6 +123,8 @@ struct Watch {
     t1: LocalTime,
     tokens: Vec<TransmitToken>,
     recorded: Vec<(SocketAddr, BytesMut)>,
+    /// What who holds the key, if there is one, sent to this life of the node; the newest last.
+    heard: VecDeque<(SocketAddr, BytesMut)>,
 }
 
 impl Watch {
@@ -137,7 +140,15 @@ impl Watch {
             t1: now,
             tokens: Vec::new(),
             recorded: Vec::new(),
+            heard: VecDeque::new(),
         }
+    }
+
+    fn hear(&mut self, from: SocketAddr, datagram: &BytesMut) {
+        if self.heard.len() == RECORDED {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((from, datagram.clone()));
     }
 }
 
@@ -342,9 +353,14 @@ impl Stage {
         let is_known = from == group()
             || node.config().peers.contains(&from)
             || node.as_master().is_some_and(|master| master.members().any(|member| member.peer.address == from));
+        let slave = Some(node).filter(|node| node.as_master().is_none()).map(|node| node.clock().clone());
         self.raise(TERM_LEAP + 1);
         self.tiers.handle_datagram(tier, self.now, from, stamp, datagram);
         let sent = self.drain(Some((tier, from)));
+        let node = self.node(tier);
+        if let Some(before) = slave.filter(|before| node.as_master().is_none() && before != node.clock()) {
+            assert_eq!(Some(node.clock()), self.corrected(tier, before, datagram).as_ref());
+        }
         assert!(is_known || sent.back <= datagram.len(), "{} bytes for {}", sent.back, datagram.len());
         if !has_keys {
             return;
@@ -359,6 +375,24 @@ impl Stage {
                 assert_eq!(sent.frames, 0, "{seal:?} was answered");
             }
         }
+    }
+
+    /// The clock of a slave after a correction, by what that says; `None`: it says nothing to this clock.
+    fn corrected(&self, tier: Tier, mut clock: DisciplinedClock, datagram: &[u8]) -> Option<DisciplinedClock> {
+        let Message::Correction(entries) = frame_in(datagram)?.message else {
+            return None;
+        };
+        let own = (OWN, self.node(tier).incarnation(), clock.adjustment());
+        let entry = entries.iter().find(|entry| (entry.node, entry.node_incarnation, entry.adjustment) == own)?;
+        let correction = Correction {
+            reference: entry.reference,
+            amount: entry.correction,
+            rate: entry.rate,
+            error_bound: entry.error_bound,
+            rate_error: entry.rate_error,
+        };
+        clock.correct(correction, self.now).ok()?;
+        Some(clock)
     }
 
     fn pause(u: &mut Unstructured<'_>) -> Result<Span> {
@@ -409,7 +443,12 @@ impl Stage {
         let (mut right, mut forged, mut unknown) = (ring(1, 1), ring(1, 2), ring(3, 1));
         let (keys, recipient): (&mut KeyRing, _) = match seal {
             Seal::No | Seal::Old => {
-                self.deliver(tier, from, stamp, &bytes_of(&frame, None), seal);
+                let bytes = bytes_of(&frame, None);
+                let watch = self.watch(tier);
+                if !watch.has_keys {
+                    watch.hear(from, &bytes);
+                }
+                self.deliver(tier, from, stamp, &bytes, seal);
                 return Ok(());
             }
             Seal::ForUs => (&mut right, Some(own)),
@@ -425,6 +464,7 @@ impl Stage {
             watch.proven.insert((sender, life));
         }
         if matches!(seal, Seal::ForUs | Seal::ForAll) && watch.has_keys {
+            watch.hear(from, &bytes);
             // Once more: it was accepted, or it is not for us.
             self.deliver(tier, from, stamp, &bytes, Seal::Old);
         }
@@ -499,10 +539,12 @@ impl Stage {
                 }
             },
             _ => {
-                // Its own frames come back to it.
+                // Its own frames come back to it, or what it has heard before.
                 let tier = self.tier(u)?;
-                let recorded = self.watch(tier).recorded.get(usize::from(choice(u, 32)?)).cloned();
-                if let Some((from, bytes)) = recorded {
+                let (is_own, age) = (choice(u, 2)? == 0, usize::from(choice(u, 32)?));
+                let watch = self.watch(tier);
+                let recorded = if is_own { watch.recorded.get(age) } else { watch.heard.iter().rev().nth(age) };
+                if let Some((from, bytes)) = recorded.cloned() {
                     self.deliver(tier, from, Stamp::user(self.now), &bytes, Seal::Old);
                 }
             }

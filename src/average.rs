@@ -89,6 +89,8 @@ pub enum Standing {
     Reference,
     /// An ordinary node in good standing.
     Member,
+    /// Another, but of whose clock so little is known that nobody can tell whether it agrees.
+    Uncertain,
     /// Its disciplined clock shows a time that cannot be, such as 1986: a node without a battery-backed clock
     /// after a cold start.
     Implausible,
@@ -102,6 +104,7 @@ impl Standing {
         match self {
             // Nothing is better than a reference, so that only members get here.
             Self::Reference | Self::Member => Reason::NotReference,
+            Self::Uncertain => Reason::Uncertain,
             Self::Implausible => Reason::Implausible,
             Self::Newcomer => Reason::Newcomer,
         }
@@ -126,6 +129,8 @@ pub enum Reason {
     Extreme,
     /// There is a reference, and it is none.
     NotReference,
+    /// It is known far less well than the others.
+    Uncertain,
     /// It shows a time that cannot be.
     Implausible,
     /// It is still on probation.
@@ -139,6 +144,7 @@ impl Reason {
             Self::Disagrees => "disagrees",
             Self::Extreme => "extreme",
             Self::NotReference => "not-reference",
+            Self::Uncertain => "uncertain",
             Self::Implausible => "implausible",
             Self::Newcomer => "newcomer",
         }
@@ -152,6 +158,7 @@ impl fmt::Display for Reason {
             Self::Disagrees => "disagrees",
             Self::Extreme => "extreme",
             Self::NotReference => "not a reference",
+            Self::Uncertain => "known too little",
             Self::Implausible => "implausible time",
             Self::Newcomer => "newcomer on probation",
         })
@@ -606,15 +613,17 @@ mod tests {
         let [master, right, far, wrong] = millis([0, 6, 3_000, 90]).map(member);
         let reference = Reading { standing: Standing::Reference, ..far };
         let cold = Reading { standing: Standing::Implausible, ..wrong };
+        let vague = Reading { standing: Standing::Uncertain, ..wrong };
         let new = Reading { standing: Standing::Newcomer, ..wrong };
         let of = |readings: &[Reading]| Average::Mean.of(readings, GAMMA);
         let (not_reference, implausible, newcomer) =
             (LeftOut(Reason::NotReference), LeftOut(Reason::Implausible), LeftOut(Reason::Newcomer));
+        let uncertain = LeftOut(Reason::Uncertain);
 
-        let verdicts = [not_reference, not_reference, Counted, implausible, newcomer];
-        assert_eq!(of(&[master, right, reference, cold, new]), ensemble(millis([3_000])[0], verdicts));
-        let verdicts = [Counted, implausible, Counted, newcomer];
-        assert_eq!(of(&[master, cold, right, new]), ensemble(millis([3])[0], verdicts));
+        let verdicts = [not_reference, not_reference, Counted, uncertain, implausible, newcomer];
+        assert_eq!(of(&[master, right, reference, vague, cold, new]), ensemble(millis([3_000])[0], verdicts));
+        let verdicts = [Counted, uncertain, implausible, Counted, newcomer];
+        assert_eq!(of(&[master, vague, cold, right, new]), ensemble(millis([3])[0], verdicts));
         // A cold group has nothing better than its implausible clocks; a group of newcomers only has itself.
         assert_eq!(of(&[cold, new, cold]), ensemble(millis([90])[0], [Counted, newcomer, Counted]));
         assert_eq!(of(&[new, new]), ensemble(millis([90])[0], [Counted, Counted]));

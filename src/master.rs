@@ -97,7 +97,7 @@ const FEW: usize = 2;
 /// A master that hears none of so many members any more is probably deaf itself.
 const DESERTED_BY: usize = 2;
 /// Once the ensemble is founded, its clocks agree within this many times the median of their error bounds (or γ, if that is
-/// less). Any two honest ones lie within twice theirs; four times that leaves room for noise and for uneven links. With γ
+/// less), and must be known that well to have a vote. Any two honest ones lie within twice theirs; four times that leaves room for noise and for uneven links. With γ
 /// alone a clock that takes no corrections but stays within 20 ms would draw the others after it for ever.
 const AGREEMENT: i64 = 8;
 /// But clocks that lie this close are never told apart: the scheduler's noise.
@@ -943,15 +943,16 @@ impl Master {
         if !is_founded {
             self.round = self.round.next();
         }
+        let closest = is_founded.then(|| agreement(&measured));
         let mut readings = vec![self.own_reading(context, own, &measured, is_misled)];
         readings.extend(measured.iter().filter_map(|(node, measured)| {
-            let reading = self.members.get(node)?.reading(measured, own, is_founded);
+            let reading = self.members.get(node)?.reading(measured, own, closest);
             // Below a submaster nobody has a vote, whatever its sources.
             let is_led = context.config.upper.is_some();
             let standing = if is_led { reading.standing.max(Standing::Member) } else { reading.standing };
             Some(Reading { standing, ..reading })
         }));
-        let gamma = if is_founded { agreement(&measured, context.config.gamma) } else { context.config.gamma };
+        let gamma = context.config.gamma.min(closest.unwrap_or(Span::MAX));
         let Some(ensemble) = context.config.average.of(&readings, gamma) else {
             return;
         };
@@ -1241,10 +1242,11 @@ impl Counted {
     }
 }
 
-/// How close clocks must be to count as agreeing, in an ensemble that knows them this well.
-fn agreement(measured: &[(NodeId, Measured)], gamma: Span) -> Span {
+/// How close clocks must be, and how well known, to count as agreeing in an ensemble that knows them this well. Of two the one that is known
+/// better decides.
+fn agreement(measured: &[(NodeId, Measured)]) -> Span {
     let mut bounds: Vec<Span> = measured.iter().map(|(_, member)| member.estimate.error_bound).collect();
     bounds.sort_unstable();
-    let median = bounds.get(bounds.len() / 2).copied().unwrap_or(Span::MAX);
-    median.times(AGREEMENT).max(CLOSEST_AGREEMENT).min(gamma)
+    let median = bounds.get(bounds.len().saturating_sub(1) / 2).copied().unwrap_or(Span::MAX);
+    median.times(AGREEMENT).max(CLOSEST_AGREEMENT)
 }

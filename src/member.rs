@@ -567,14 +567,20 @@ impl Member {
         Some(Measured { local, offset: report.target(local).offset_from(own), estimate })
     }
 
-    /// Its clock as the averaging functions want it; before the ensemble is `founded` nobody is on probation.
-    pub fn reading(&self, measured: &Measured, own: Time, founded: bool) -> Reading {
+    /// Its clock as the averaging functions want it. `closest`: within what it must be known to have a vote. Before the ensemble is
+    /// founded there is no such limit, and nobody is on probation.
+    ///
+    /// Whoever is known less well takes its last correction, and seems to agree with what it was told to be; that is wherever a changing
+    /// asymmetry of its ways puts it. With a vote it draws the ensemble along, and nodes that are cut off meanwhile cannot know.
+    pub fn reading(&self, measured: &Measured, own: Time, closest: Option<Span>) -> Reading {
         let standing = if self.peer.is_reference {
             Standing::Reference
-        } else if founded && (self.trust.agreeing < PROBATION || !self.obeys(measured)) {
+        } else if closest.is_some() && (self.trust.agreeing < PROBATION || !self.obeys(measured)) {
             Standing::Newcomer
         } else if !is_plausible(own + measured.offset.ahead()) {
             Standing::Implausible
+        } else if closest.is_some_and(|closest| measured.estimate.error_bound > closest) {
+            Standing::Uncertain
         } else {
             Standing::Member
         };

@@ -421,6 +421,10 @@ pub struct Context {
     /// The last correction that it refused.
     pub refused_correction: Option<Span>,
     /// In which mastership the clock was corrected last. A new master knows by it who belonged to the same ensemble as itself.
+    ///
+    /// It does not name the master's life. One that starts again, cut off from all that it corrected before, takes the same term once more. When both
+    /// sides meet under another master, those of one pass for heirs of the other, if they stand where heirs do (`Member::check_heritage`): with
+    /// a vote four rounds early, and a rate that is believed until the exchanges contradict it.
     pub corrected_in: Option<(Term, NodeId)>,
     /// How the domain above stands, if this node follows one.
     pub upper: Upper,

@@ -12,7 +12,7 @@ use berkeleyd::auth::{Sequence, Sequencer};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::protocol::{
-    Entries, Entry, Frame, Header, MAC_LEN, MAX_ENTRIES, MAX_FRAME_LEN, Message, Request, TRAILER_LEN,
+    Corrections, Entry, Frame, Header, MAC_LEN, MAX_ENTRIES, MAX_FRAME_LEN, Message, Request, TRAILER_LEN,
 };
 use berkeleyd::replay::ReplayGuard;
 use berkeleyd::time::{LocalTime, Skew, Span};
@@ -55,7 +55,7 @@ fn request() -> Frame<'static> {
 }
 
 fn correction() -> Frame<'static> {
-    frame(Message::Correction(Entries::Typed(&ENTRIES)))
+    frame(Message::Correction(Corrections::of(&ENTRIES)))
 }
 
 /// Two keys, as while one follows the other.

@@ -148,7 +148,7 @@ mod tests {
     use crate::identity::{Domain, Incarnation, NodeId, Round, Term};
     use crate::keys::{Key, Lifetime};
     use crate::protocol::{
-        Entries, Entry, Frame, Header, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Message, Request, TRAILER_LEN,
+        Corrections, Entry, Frame, Header, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Message, Request, TRAILER_LEN,
     };
     use crate::time::{Skew, Span};
     use proptest::prelude::*;
@@ -222,7 +222,7 @@ mod tests {
             adjustment: 0,
         };
         let entries = [entry; MAX_ENTRIES];
-        let correction = frame(Message::Correction(Entries::Typed(&entries)));
+        let correction = frame(Message::Correction(Corrections::of(&entries)));
         let datagram = sealed(&correction, &mut ring());
         assert!(datagram.len() <= MAX_FRAME_LEN && datagram.len() == correction.message.wire_len() + TRAILER_LEN);
         assert!(ring().open(&datagram, None).is_ok());

@@ -117,7 +117,8 @@ impl Guard {
 /// True for what is sent to one node alone. The others go to whoever hears them, or to one that the sender has heard.
 fn is_for_one(message: &Message<'_>) -> bool {
     match message {
-        Message::Request(_) | Message::Response(_) | Message::Acknowledgement(_) | Message::Refusal(_) => true,
+        Message::Request(request) => request.window.is_none(),
+        Message::Response(_) | Message::Acknowledgement(_) | Message::Refusal(_) => true,
         Message::Correction(_) | Message::Join(_) | Message::Leave(_) | Message::Announce(_) | Message::Claim(_) => {
             false
         }

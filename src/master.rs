@@ -363,6 +363,7 @@ impl Master {
             rate: clock.rate(),
             error_bound: clock.target_error_bound(t1),
             previous,
+            window: None,
         }
     }
 

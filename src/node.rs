@@ -26,7 +26,7 @@ use crate::guard::{Guard, Refused};
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::keys::KeyRing;
 use crate::master::{Ending, Heritage, Master};
-use crate::protocol::{Claim, Entries, Frame, Header, Leave, Merit, Message, Refusal, peek_domain};
+use crate::protocol::{Claim, Corrections, Frame, Header, Leave, Merit, Message, Refusal, peek_domain};
 use crate::slave::Slave;
 use crate::stamp::Stamp;
 use crate::strangers::Strangers;
@@ -382,7 +382,7 @@ impl Node {
             }
             (Outgoing::Correction { to, round, entries }, RoleState::Master(_)) => {
                 entries_to_send = entries;
-                (to, round, Message::Correction(Entries::Typed(&entries_to_send)))
+                (to, round, Message::Correction(Corrections::of(&entries_to_send)))
             }
             (Outgoing::Response { to, request, t2, round }, RoleState::Slave(slave)) => {
                 awaited = Some(Awaited::Response { t1: request.t1 });

@@ -8,6 +8,7 @@
 //! carries a message authentication code when the header says so. Here is only where it lies; `auth.rs` makes and checks it.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use byteorder::{BigEndian, ByteOrder};
 use bytes::{Buf, BufMut, BytesMut};
@@ -50,6 +51,8 @@ const FLAG_SYNCHRONISED: u16 = 1 << 1;
 const FLAG_NEAR_THE_WIRE: u16 = 1 << 2;
 /// Join flag: the node receives what is sent to the multicast group.
 const FLAG_HEARS_GROUP: u16 = 1 << 2;
+/// Correction flag: who applies it does not acknowledge it but with the next response.
+const FLAG_BY_RESPONSE: u16 = 1;
 /// Claim flag: the living master is asked to hand over.
 const FLAG_HAND_OVER: u16 = 1;
 /// Successors that an announce names: as many as fit into the bytes that a join has.
@@ -116,7 +119,8 @@ pub mod layout {
         field("error_bound", 64, 8),
         field("previous_t1", 72, 8),
         field("previous_t4", 80, 8),
-        field("reserved", 88, 32),
+        field("window", 88, 4),
+        field("reserved", 92, 28),
     ];
     /// The body of a response.
     pub const RESPONSE: &[Field] = &[
@@ -135,7 +139,13 @@ pub mod layout {
         field("reserved", 118, 2),
     ];
     /// The fixed part of a correction's body; entries follow.
-    pub const CORRECTION: &[Field] = &[field("count", 40, 2), field("reserved", 42, 6)];
+    pub const CORRECTION: &[Field] = &[
+        field("count", 40, 2),
+        field("correction_flags", 42, 2),
+        field("reserved", 44, 4),
+        field("previous_t1", 48, 8),
+        field("previous_t4", 56, 8),
+    ];
     /// One entry of a correction.
     pub const ENTRY: &[Field] = &[
         field("node", 0, 8),
@@ -248,14 +258,34 @@ pub struct Request {
     pub rate: Skew,
     /// How far the target can be from ensemble time; [`Span::MAX`] when the master does not know.
     pub error_bound: Span,
-    /// The last exchange with this slave, for it to measure what the master has measured; `None` before the first.
+    /// The last exchange with this slave, for it to measure what the master has measured; `None` before the first, and in a request to
+    /// the group.
     pub previous: Option<Answered>,
+    /// Over how long the answers of all who hear it are to be spread; `None`: it asks one slave, which answers at once.
+    pub window: Option<Window>,
 }
 
 impl Request {
     /// The request of a master that says nothing of its clock.
     pub const fn bare(t1: LocalTime) -> Self {
-        Self { t1, ahead: Span::ZERO, rate: Skew::ZERO, error_bound: Span::MAX, previous: None }
+        Self { t1, ahead: Span::ZERO, rate: Skew::ZERO, error_bound: Span::MAX, previous: None, window: None }
+    }
+}
+
+/// Over how long the answers to a request to the group are to be spread, in whole microseconds. Not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window(NonZeroU32);
+
+impl Window {
+    /// The nearest that there is.
+    pub fn new(span: Span) -> Self {
+        let micros = u32::try_from((span.as_nanos() / 1_000).max(1)).unwrap_or(u32::MAX);
+        Self(NonZeroU32::new(micros).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// As a span.
+    pub fn span(self) -> Span {
+        Span::from_micros(i64::from(self.0.get()))
     }
 }
 
@@ -266,6 +296,24 @@ pub struct Answered {
     pub t1: LocalTime,
     /// When the response arrived, on the master's local clock.
     pub t4: LocalTime,
+}
+
+impl Answered {
+    /// A `t4` that no local clock shows: there is no exchange.
+    const NONE: i64 = i64::MAX;
+
+    /// The fields as they are written.
+    fn carried(answered: Option<Self>) -> [i64; 2] {
+        answered.map_or([0, Self::NONE], |answered| [answered.t1.as_nanos(), answered.t4.as_nanos()])
+    }
+
+    /// And as they are read.
+    fn decode(t1: i64, t4: i64) -> Result<Option<Self>, DecodeError> {
+        if t4 == Self::NONE {
+            return Ok(None);
+        }
+        Ok(Some(Self { t1: local_time(t1, "previous_t1")?, t4: local_time(t4, "previous_t4")? }))
+    }
 }
 
 /// When the response before the one that says so really left.
@@ -487,6 +535,53 @@ pub struct Announce {
     pub successors: Successors,
 }
 
+/// What one frame of corrections says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corrections<'a> {
+    /// Whose clocks do what.
+    pub entries: Entries<'a>,
+    /// In a frame for one slave: the exchange on which its entry rests, as [`Request::previous`].
+    pub previous: Option<Answered>,
+    /// What is applied is acknowledged by the next response alone.
+    pub by_response: bool,
+}
+
+impl<'a> Corrections<'a> {
+    /// Those that are acknowledged one by one, and say nothing else.
+    pub const fn of(entries: &'a [Entry]) -> Self {
+        Self { entries: Entries::Typed(entries), previous: None, by_response: false }
+    }
+
+    fn decode(body: Body<'a>) -> Result<Self, DecodeError> {
+        let Some((mut fixed, entries)) = body.bytes.split_at_checked(CORRECTION_LEN - HEADER_LEN) else {
+            return Err(body.wrong_length(correction_len(1)));
+        };
+        // The count decides the length, so that it is read before the length is checked.
+        let count = fixed.get_u16();
+        if !(1..=MAX_ENTRIES).contains(&usize::from(count)) {
+            return Err(DecodeError::Count(count));
+        }
+        let need = correction_len(usize::from(count));
+        if body.stated != need || HEADER_LEN + body.bytes.len() != need {
+            return Err(body.wrong_length(need));
+        }
+        let flags = fixed.get_u16();
+        fixed.advance(4);
+        let previous = Answered::decode(fixed.get_i64(), fixed.get_i64())?;
+        Ok(Self { entries: Entries::decode(entries)?, previous, by_response: flags & FLAG_BY_RESPONSE != 0 })
+    }
+
+    /// All but the entries.
+    #[inline(always)]
+    fn encode_fixed(&self, out: &mut &mut [u8]) {
+        // At most MAX_ENTRIES, so that it fits.
+        out.put_u16(u16::try_from(self.entries.count()).unwrap_or(0));
+        out.put_u16(flag(self.by_response, FLAG_BY_RESPONSE));
+        out.put_bytes(0, 4);
+        Answered::carried(self.previous).into_iter().for_each(|stamp| out.put_i64(stamp));
+    }
+}
+
 /// The entries of a correction frame, either about to be sent or still in the bytes that arrived.
 #[derive(Clone, Copy, Debug)]
 pub enum Entries<'a> {
@@ -532,7 +627,7 @@ pub enum Message<'a> {
     /// Type 2, slave to master.
     Response(Response),
     /// Type 3, master to slaves: the inverse offsets.
-    Correction(Entries<'a>),
+    Correction(Corrections<'a>),
     /// Type 4, slave to master.
     Acknowledgement(Acknowledgement),
     /// Type 5, slave to whoever is master.
@@ -727,8 +822,6 @@ impl<'a> Body<'a> {
 impl Request {
     /// Bytes of a whole request without a trailer: as long as a response, so that no answer is longer than its question.
     pub const WIRE_LEN: usize = end_of(HEADER_LEN, layout::REQUEST);
-    /// A `previous_t4` that no local clock shows: there is none.
-    const NONE: i64 = i64::MAX;
 
     fn decode(body: &[u8; Self::WIRE_LEN - HEADER_LEN]) -> Result<Self, DecodeError> {
         let mut body = body.as_slice();
@@ -736,15 +829,9 @@ impl Request {
         let ahead = span(body.get_i64(), "ahead")?;
         let rate = rate(body.get_i64(), "rate")?;
         let error_bound = bound(body.get_i64(), "error_bound")?;
-        let (previous_t1, previous_t4) = (body.get_i64(), body.get_i64());
-        let previous = match previous_t4 {
-            Self::NONE => None,
-            t4 => {
-                let (t1, t4) = (local_time(previous_t1, "previous_t1")?, local_time(t4, "previous_t4")?);
-                Some(Answered { t1, t4 })
-            }
-        };
-        Ok(Self { t1, ahead, rate, error_bound, previous })
+        let previous = Answered::decode(body.get_i64(), body.get_i64())?;
+        let window = NonZeroU32::new(body.get_u32()).map(Window);
+        Ok(Self { t1, ahead, rate, error_bound, previous, window })
     }
 
     #[inline(always)]
@@ -753,10 +840,8 @@ impl Request {
         out.put_i64(self.ahead.as_nanos());
         out.put_i64(self.rate.as_ppt());
         out.put_i64(carried(self.error_bound));
-        let (previous_t1, previous_t4) =
-            self.previous.map_or((0, Self::NONE), |previous| (previous.t1.as_nanos(), previous.t4.as_nanos()));
-        out.put_i64(previous_t1);
-        out.put_i64(previous_t4);
+        Answered::carried(self.previous).into_iter().for_each(|stamp| out.put_i64(stamp));
+        out.put_u32(self.window.map_or(0, |window| window.0.get()));
     }
 }
 
@@ -870,19 +955,7 @@ pub const fn correction_len(count: usize) -> usize {
 }
 
 impl<'a> Entries<'a> {
-    fn decode(body: Body<'a>) -> Result<Self, DecodeError> {
-        let Some((mut fixed, entries)) = body.bytes.split_at_checked(CORRECTION_LEN - HEADER_LEN) else {
-            return Err(body.wrong_length(correction_len(1)));
-        };
-        // The count decides the length, so that it is read before the length is checked.
-        let count = fixed.get_u16();
-        if !(1..=MAX_ENTRIES).contains(&usize::from(count)) {
-            return Err(DecodeError::Count(count));
-        }
-        let need = correction_len(usize::from(count));
-        if body.stated != need || HEADER_LEN + body.bytes.len() != need {
-            return Err(body.wrong_length(need));
-        }
+    fn decode(entries: &'a [u8]) -> Result<Self, DecodeError> {
         // Nothing is left over: that is what the length said.
         let (entries, _) = entries.as_chunks();
         for entry in entries {
@@ -1101,7 +1174,7 @@ impl Message<'_> {
         match self {
             Self::Request(_) => Request::WIRE_LEN,
             Self::Response(_) => Response::WIRE_LEN,
-            Self::Correction(entries) => correction_len(entries.count()),
+            Self::Correction(corrections) => correction_len(corrections.entries.count()),
             Self::Acknowledgement(_) => Acknowledgement::WIRE_LEN,
             Self::Join(_) => Join::WIRE_LEN,
             Self::Leave(_) => Leave::WIRE_LEN,
@@ -1164,7 +1237,7 @@ impl<'a> Frame<'a> {
         match kind {
             kind::REQUEST => frame(Message::Request(Request::decode(body.fixed()?)?)),
             kind::RESPONSE => frame(Message::Response(Response::decode(body.fixed()?)?)),
-            kind::CORRECTION => frame(Message::Correction(Entries::decode(body)?)),
+            kind::CORRECTION => frame(Message::Correction(Corrections::decode(body)?)),
             kind::ACKNOWLEDGEMENT => frame(Message::Acknowledgement(Acknowledgement::decode(body.fixed()?)?)),
             kind::JOIN => frame(Message::Join(Join::decode(body.fixed()?)?)),
             kind::LEAVE => frame(Message::Leave(Leave::decode(body.fixed()?))),
@@ -1183,10 +1256,9 @@ impl<'a> Frame<'a> {
         match &self.message {
             Message::Request(request) => self.put::<{ Request::WIRE_LEN }>(out, |body| request.encode(body)),
             Message::Response(response) => self.put::<{ Response::WIRE_LEN }>(out, |body| response.encode(body)),
-            Message::Correction(entries) => {
-                // At most MAX_ENTRIES, so that it fits.
-                self.put::<CORRECTION_LEN>(out, |body| body.put_u16(u16::try_from(entries.count()).unwrap_or(0)));
-                entries.encode(out);
+            Message::Correction(corrections) => {
+                self.put::<CORRECTION_LEN>(out, |body| corrections.encode_fixed(body));
+                corrections.entries.encode(out);
             }
             Message::Acknowledgement(acknowledgement) => {
                 self.put::<{ Acknowledgement::WIRE_LEN }>(out, |body| acknowledgement.encode(body));
@@ -1306,7 +1378,7 @@ mod tests {
         [
             Message::Request(Request::bare(LocalTime::from_nanos(1))),
             Message::Response(RESPONSE),
-            Message::Correction(Entries::Typed(&[ENTRY, ENTRY])),
+            Message::Correction(Corrections::of(&[ENTRY, ENTRY])),
             Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Slewed }),
             Message::Join(JOIN),
             Message::Leave(Leave { successor: None }),
@@ -1384,9 +1456,9 @@ mod tests {
     #[test]
     fn more_entries_than_fit_are_not_sent() {
         let entries = [ENTRY; MAX_ENTRIES + 1];
-        let bytes = bytes_of(&Frame { header: HEADER, message: Message::Correction(Entries::Typed(&entries)) });
+        let bytes = bytes_of(&Frame { header: HEADER, message: Message::Correction(Corrections::of(&entries)) });
         assert_eq!(bytes.len(), correction_len(MAX_ENTRIES));
-        let full = Entries::Typed(&entries[..MAX_ENTRIES]);
+        let full = Corrections::of(&entries[..MAX_ENTRIES]);
         assert_eq!(Frame::decode(&bytes), Ok(Frame { header: HEADER, message: Message::Correction(full) }));
     }
 
@@ -1418,6 +1490,7 @@ mod tests {
         let entry = correction_len(1); // The second entry: all of them are looked at.
         for (kind, offset, field, values) in [
             (kind::REQUEST, 40, "t1", local_time),
+            (kind::CORRECTION, 56, "previous_t4", bound),
             (kind::RESPONSE, 40, "t1", local_time),
             (kind::RESPONSE, 48, "t2", local_time),
             (kind::RESPONSE, 56, "t3", local_time),
@@ -1509,9 +1582,9 @@ mod tests {
     fn rate_errors_beyond_the_field_stop_at_its_end() {
         for (rate_error, carried) in [(Skew::MAX, i64::from(u32::MAX)), (Skew::from_ppt(-1), 0)] {
             let sent = [Entry { rate_error, ..ENTRY }];
-            let bytes = bytes_of(&Frame { header: HEADER, message: Message::Correction(Entries::Typed(&sent)) });
+            let bytes = bytes_of(&Frame { header: HEADER, message: Message::Correction(Corrections::of(&sent)) });
             let expected = [Entry { rate_error: Skew::from_ppt(carried), ..ENTRY }];
-            let message = Message::Correction(Entries::Typed(&expected));
+            let message = Message::Correction(Corrections::of(&expected));
             assert_eq!(Frame::decode(&bytes), Ok(Frame { header: HEADER, message }));
         }
     }
@@ -1728,30 +1801,38 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Owned {
         Plain(Message<'static>),
-        Correction(Vec<Entry>),
+        Correction { entries: Vec<Entry>, previous: Option<Answered>, by_response: bool },
     }
 
     impl Owned {
         fn message(&self) -> Message<'_> {
             match self {
                 Self::Plain(message) => *message,
-                Self::Correction(entries) => Message::Correction(Entries::Typed(entries)),
+                Self::Correction { entries, previous, by_response } => {
+                    let (previous, by_response) = (*previous, *by_response);
+                    Message::Correction(Corrections { previous, by_response, ..Corrections::of(entries) })
+                }
             }
         }
+    }
+
+    fn answered() -> impl Strategy<Value = Option<Answered>> {
+        prop::option::of((local_times(), local_times()).prop_map(|(t1, t4)| Answered { t1, t4 }))
     }
 
     /// Every legal message.
     fn messages() -> impl Strategy<Value = Owned> {
         let nodes = || prop::option::of((1_u64..).prop_map(NodeId::new));
         prop_oneof![
-            (local_times(), spans(), rates(), bounds(), proptest::option::of((local_times(), local_times()))).prop_map(
-                |(t1, ahead, rate, error_bound, previous)| {
-                    let previous = previous.map(|(t1, t4)| Answered { t1, t4 });
-                    Owned::Plain(Message::Request(Request { t1, ahead, rate, error_bound, previous }))
+            (local_times(), spans(), rates(), bounds(), answered(), prop::option::of(any::<NonZeroU32>())).prop_map(
+                |(t1, ahead, rate, error_bound, previous, window)| {
+                    let window = window.map(Window);
+                    Owned::Plain(Message::Request(Request { t1, ahead, rate, error_bound, previous, window }))
                 }
             ),
             responses().prop_map(|response| Owned::Plain(Message::Response(response))),
-            prop::collection::vec(entries(), 1..=MAX_ENTRIES).prop_map(Owned::Correction),
+            (prop::collection::vec(entries(), 1..=MAX_ENTRIES), answered(), any::<bool>())
+                .prop_map(|(entries, previous, by_response)| Owned::Correction { entries, previous, by_response }),
             acknowledgements().prop_map(|it| Owned::Plain(Message::Acknowledgement(it))),
             joins().prop_map(|join| Owned::Plain(Message::Join(join))),
             nodes().prop_map(|successor| Owned::Plain(Message::Leave(Leave { successor }))),

@@ -28,7 +28,8 @@ use crate::election::{Hearing, silence};
 use crate::exchange::Exchange;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{
-    Acknowledgement, Announce, Answered, Departure, Entries, Entry, Header, Leave, Message, Outcome, Request, Response,
+    Acknowledgement, Announce, Answered, Corrections, Departure, Entry, Header, Leave, Message, Outcome, Request,
+    Response,
 };
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Span};
@@ -217,7 +218,7 @@ impl Slave {
         match message {
             Message::Request(request) => self.on_request(context, arrival, request),
             Message::Announce(announce) => self.on_announce(context, arrival, announce),
-            Message::Correction(entries) => self.on_correction(context, arrival, entries),
+            Message::Correction(corrections) => self.on_correction(context, arrival, corrections),
             Message::Leave(leave) => self.on_leave(context, arrival, *leave),
             // Other slaves look for the master too, and the group hears them all. The election takes note.
             Message::Join(_) | Message::Claim(_) | Message::Refusal(_) => {}
@@ -484,7 +485,7 @@ impl Slave {
         self.timers.set(Timer::Join, now + JOIN_PAUSE);
     }
 
-    fn on_correction(&mut self, context: &mut Context, arrival: &Arrival, entries: &Entries<'_>) {
+    fn on_correction(&mut self, context: &mut Context, arrival: &Arrival, corrections: &Corrections<'_>) {
         let Arrival { from, now, header, .. } = *arrival;
         let is_followed = match (self.mastership, self.state) {
             (Some(known), State::Following(following)) => {
@@ -499,7 +500,7 @@ impl Slave {
         }
         self.heard(now);
         // At most one entry is for us; a second one would be a duplicate of its round.
-        if let Some(entry) = entries.iter().find(|entry| entry.node == context.config.node_id)
+        if let Some(entry) = corrections.entries.iter().find(|entry| entry.node == context.config.node_id)
             && let Err(reason) = self.apply(context, arrival, &entry)
         {
             context.drop_datagram(reason, from);

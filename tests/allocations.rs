@@ -12,7 +12,7 @@ use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::local_clock::LocalClock;
 use berkeleyd::net::{Addresses, Received, Sockets, Timestamping};
 use berkeleyd::protocol::{
-    Acknowledgement, Entries, Entry, Frame, Header, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome, Request,
+    Acknowledgement, Corrections, Entry, Frame, Header, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome, Request,
     peek_domain,
 };
 use berkeleyd::replay::ReplayGuard;
@@ -42,7 +42,7 @@ fn messages() -> [Message<'static>; 7] {
             LocalTime::from_nanos(2),
             LocalTime::from_nanos(3),
         )),
-        Message::Correction(Entries::Typed(&ENTRIES)),
+        Message::Correction(Corrections::of(&ENTRIES)),
         Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Stepped }),
         Message::Join(messages::join()),
         Message::Leave(Leave { successor: None }),
@@ -95,7 +95,7 @@ fn decoding_allocates_nothing_whether_it_succeeds_or_not() {
             let decoded = Frame::decode(&bytes);
             assert!(decoded == Ok(frame));
             if let Ok(Frame { message: Message::Correction(wire), .. }) = decoded {
-                entries = wire.iter().count();
+                entries = wire.entries.iter().count();
             }
             for end in 0..bytes.len() {
                 assert!(Frame::decode(&bytes[..end]).is_err());

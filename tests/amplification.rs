@@ -16,7 +16,7 @@ use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::protocol::{
-    Acknowledgement, Claim, Entries, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Refusal, Request,
+    Acknowledgement, Claim, Corrections, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Refusal, Request,
 };
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
@@ -45,7 +45,7 @@ fn messages(about: NodeId, life: Incarnation, local: LocalTime) -> Vec<Message<'
     vec![
         Message::Request(Request::bare(local)),
         Message::Response(messages::response(local, local, local)),
-        Message::Correction(Entries::Typed(Box::leak(Box::new([entry])))),
+        Message::Correction(Corrections::of(Box::leak(Box::new([entry])))),
         Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Slewed }),
         Message::Join(join),
         Message::Join(Join { merit: Some(Merit::Appointed), master: Some((about, life)), ..join }),

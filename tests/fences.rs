@@ -10,7 +10,7 @@ use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{
-    Acknowledgement, Entries, Entry, Frame, Header, Join, Leave, Message, Outcome, Request, Response,
+    Acknowledgement, Corrections, Entry, Frame, Header, Join, Leave, Message, Outcome, Request, Response,
 };
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
@@ -126,7 +126,7 @@ fn entry(adjustment: u32) -> Entry {
 }
 
 fn correction(term: u64, round: u32, entry: Entry) -> BytesMut {
-    bytes(header(MASTER, term, round), Message::Correction(Entries::Typed(&[entry])))
+    bytes(header(MASTER, term, round), Message::Correction(Corrections::of(&[entry])))
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_correction_is_fenced_by_master_term_round_life_count_and_age() {
         let late = Entry { reference: NOW + away, ..entry(1) };
         slave.drops(DropReason::LateCorrection, at(1), &correction(3, 6, late));
     }
-    let other_sender = bytes(header(12, 3, 6), Message::Correction(Entries::Typed(&[entry(1)])));
+    let other_sender = bytes(header(12, 3, 6), Message::Correction(Corrections::of(&[entry(1)])));
     slave.drops(DropReason::Stranger, at(1), &other_sender);
     assert!(slave.sent.is_empty(), "none of these is answered: {:?}", slave.sent);
 

@@ -16,7 +16,7 @@ use std::time::Duration as StdDuration;
 use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Claim, Entries, Entry, Frame, Heartbeat, Leave, Merit, Message, Outcome, Request,
+    Acknowledgement, Announce, Claim, Corrections, Entry, Frame, Heartbeat, Leave, Merit, Message, Outcome, Request,
     Response, Successors,
 };
 use berkeleyd::status::RoleName;
@@ -142,7 +142,7 @@ fn garbage(actor: &Actor) -> Vec<(DropReason, Vec<u8>)> {
         rate_error: Skew::ZERO,
         adjustment: 0,
     };
-    let correction = actor.frame(&Message::Correction(Entries::Typed(&[entry])));
+    let correction = actor.frame(&Message::Correction(Corrections::of(&[entry])));
     let mut all = vec![
         (DropReason::TooShort, Vec::new()),
         (DropReason::TooShort, b"hello".to_vec()),
@@ -250,7 +250,7 @@ fn a_slave_applies_no_correction_that_is_not_for_it_now() {
     };
     let correction = |from: &Actor, round: u32, entry: Entry| {
         let from = from.with(|header| header.round = Round::new(round));
-        from.frame(&Message::Correction(Entries::Typed(&[entry])))
+        from.frame(&Message::Correction(Corrections::of(&[entry])))
     };
     let mut attack = Attack::on(&lab, &slave);
     // Before it follows anybody.

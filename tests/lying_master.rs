@@ -11,7 +11,7 @@ use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::{Event, Objection};
 use berkeleyd::counters::DropReason;
 use berkeleyd::identity::NodeId;
-use berkeleyd::protocol::{Entries, Entry, Message};
+use berkeleyd::protocol::{Corrections, Entries, Entry, Message};
 use berkeleyd::time::{Skew, Span};
 use berkeleyd::witness::Contradiction;
 use support::network::{Fault, Network, address, group};
@@ -32,9 +32,10 @@ fn lied_to(lie: impl Fn(Entry) -> Entry + 'static) -> Network {
     assert!(network.spread(0..4) < Span::from_micros(20), "{}", network.spread(0..4));
     // A lie for one slave has a frame of its own.
     network.tamper = Box::new(move |index, _, message| {
-        if let (MASTER, Message::Correction(entries)) = (index, &mut *message) {
-            let told: Vec<Entry> = entries.iter().map(&lie).collect();
-            *message = Message::Correction(Entries::Typed(told.leak()));
+        if let (MASTER, Message::Correction(corrections)) = (index, &mut *message) {
+            let told: Vec<Entry> = corrections.entries.iter().map(&lie).collect();
+            let entries = Entries::Typed(told.leak());
+            *message = Message::Correction(Corrections { entries, ..*corrections });
         }
     });
     network
@@ -122,7 +123,7 @@ fn drawn(to_all: bool, of_itself: fn(Span) -> Span, corrections: fn(Span) -> Spa
             Message::Request(request) if to_all || to == address(1) => {
                 request.ahead += of_itself(seen.get());
             }
-            Message::Correction(entries) => {
+            Message::Correction(told) => {
                 let lie = |entry: Entry| match to_all || entry.node == NodeId::new(2) {
                     true => Entry {
                         correction: entry.correction + corrections(seen.get()),
@@ -131,8 +132,9 @@ fn drawn(to_all: bool, of_itself: fn(Span) -> Span, corrections: fn(Span) -> Spa
                     },
                     false => entry,
                 };
-                let told: Vec<Entry> = entries.iter().map(lie).collect();
-                *message = Message::Correction(Entries::Typed(told.leak()));
+                let entries: Vec<Entry> = told.entries.iter().map(lie).collect();
+                let entries = Entries::Typed(entries.leak());
+                *message = Message::Correction(Corrections { entries, ..*told });
             }
             Message::Request(_)
             | Message::Response(_)

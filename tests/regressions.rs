@@ -8,7 +8,7 @@ use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
-use berkeleyd::protocol::{Entries, Entry, Frame, Header, Leave, Message, Request};
+use berkeleyd::protocol::{Corrections, Entry, Frame, Header, Leave, Message, Request};
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time, WIRE_LIMIT};
 use bytes::BytesMut;
@@ -97,7 +97,7 @@ fn a_forged_first_correction_of_a_century_does_not_silence_a_slave() {
             rate_error: Skew::ZERO,
             adjustment: 0,
         };
-        answer(&mut node, Message::Correction(Entries::Typed(&[entry])));
+        answer(&mut node, Message::Correction(Corrections::of(&[entry])));
         assert_answers(&mut node);
     }
 }

@@ -12,8 +12,8 @@ import socket
 import sys
 from collections import namedtuple
 
-from peer import (ACKNOWLEDGEMENT, ANNOUNCE, CLAIM, CORRECTION, ENTRY, HANDOVER, LEAVE, PPT, REQUEST, RESPONSE, SECOND, SUCCESSORS,
-                  TERM_LEAP, Dropped, Master, Slave, decode, encode, print_event, socket_address)
+from peer import (ACKNOWLEDGEMENT, ANNOUNCE, CLAIM, CORRECTION, ENTRY, HANDOVER, LEAVE, NOT_KNOWN, PPT, REQUEST, RESPONSE, SECOND,
+                  SUCCESSORS, TERM_LEAP, Dropped, Master, Slave, decode, encode, print_event, socket_address)
 
 IMPLAUSIBLE, PLAUSIBLE, ESTABLISHED, APPOINTED = range(1, 5)  # merit
 YEAR_2020 = 1_577_836_800 * SECOND
@@ -358,7 +358,8 @@ class StandingPeer(Slave):
                     disciplined_minus_system_ns=self._clock.read(local) - system)
 
     def _correction(self, entry):
-        head = encode(CORRECTION, self._domain, self.mastership.round, self.mastership.term, self.node, self.incarnation, 1)
+        head = encode(CORRECTION, self._domain, self.mastership.round, self.mastership.term, self.node, self.incarnation,
+                      1, 0, 0, NOT_KNOWN)
         length = len(head) + len(entry)
         return head[:6] + length.to_bytes(2, "big") + head[8:] + entry
 

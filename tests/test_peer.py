@@ -57,8 +57,8 @@ def entry(node, incarnation, reference, correction=0, rate=0, error_bound=0, rat
 
 
 def correction(round_, *entries, **header):
-    data = frame(3, 48 + 56 * len(entries), (">H", 40, len(entries)), round_=round_, **header)
-    return data[:48] + b"".join(entries)
+    data = frame(3, 64 + 56 * len(entries), (">H", 40, len(entries)), round_=round_, **header)
+    return data[:64] + b"".join(entries)
 
 
 class FakeMaster:

@@ -16,9 +16,9 @@ use berkeleyd::auth::{Opened, Sequence};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Answered, Claim, Departure, Entries, Entry, Field, Frame, HEADER_LEN, Header, Heartbeat,
-    Join, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message, Outcome, Refusal, Request, Response, SUCCESSORS,
-    Successors, TRAILER_LEN, correction_len, layout,
+    Acknowledgement, Announce, Answered, Claim, Corrections, Departure, Entry, Field, Frame, HEADER_LEN, Header,
+    Heartbeat, Join, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Merit, Message, Outcome, Refusal, Request, Response,
+    SUCCESSORS, Successors, TRAILER_LEN, Window, correction_len, layout,
 };
 use berkeleyd::time::{LocalTime, Skew, Span, WIRE_LIMIT};
 use bytes::BytesMut;
@@ -266,6 +266,9 @@ impl Vector {
                 rate: frame.skew("rate")?,
                 error_bound: frame.span("error_bound")?,
                 previous: frame.answered()?,
+                window: Some(Span::from_micros(frame.number("window")?))
+                    .filter(|span| *span != Span::ZERO)
+                    .map(Window::new),
             }),
             2 => Message::Response(Response {
                 t1: frame.local_time("t1")?,
@@ -282,7 +285,11 @@ impl Vector {
                 is_synchronised: frame.has_bit("response_flags", 1)?,
                 is_stamped_near_the_wire: frame.has_bit("response_flags", 2)?,
             }),
-            3 => Message::Correction(Entries::Typed(entries)),
+            3 => Message::Correction(Corrections {
+                previous: frame.answered()?,
+                by_response: frame.has_bit("correction_flags", 0)?,
+                ..Corrections::of(entries)
+            }),
             4 => Message::Acknowledgement(Acknowledgement {
                 adjustment: frame.number("adjustment")?,
                 outcome: match frame.value("outcome")? {

@@ -13,8 +13,8 @@ use std::process::Command;
 use std::thread;
 
 use berkeleyd::protocol::{
-    DecodeError, ENTRY_LEN, Entry, Field, Frame, HEADER_LEN, MAGIC, Merit, Message, Outcome, SUCCESSORS, TRAILER_LEN,
-    Trailer, VERSION, layout, split_trailer,
+    Answered, DecodeError, ENTRY_LEN, Entry, Field, Frame, HEADER_LEN, MAGIC, Merit, Message, Outcome, SUCCESSORS,
+    TRAILER_LEN, Trailer, VERSION, layout, split_trailer,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -270,20 +270,26 @@ fn merit_number(merit: Option<Merit>) -> i128 {
     })
 }
 
+/// What is said of an exchange before, if anything is.
+fn exchange_said(previous: Option<Answered>) -> impl Iterator<Item = (&'static str, i128)> {
+    let said = |previous: Answered| {
+        [("previous_t1", previous.t1.as_nanos().into()), ("previous_t4", previous.t4.as_nanos().into())]
+    };
+    previous.map(said).into_iter().flatten()
+}
+
 /// What a body means, under the names of the dissector. What has no meaning is left out.
 fn said(message: &Message<'_>) -> Vec<(&'static str, i128)> {
     match message {
         Message::Request(request) => {
-            let previous = request.previous.map(|previous| {
-                [("previous_t1", previous.t1.as_nanos().into()), ("previous_t4", previous.t4.as_nanos().into())]
-            });
             let fields = [
                 ("t1", request.t1.as_nanos().into()),
                 ("ahead", request.ahead.as_nanos().into()),
                 ("rate", request.rate.as_ppt().into()),
                 ("error_bound", request.error_bound.as_nanos().into()),
+                ("window", request.window.map_or(0, |window| (window.span().as_nanos() / 1_000).into())),
             ];
-            fields.into_iter().chain(previous.into_iter().flatten()).collect()
+            fields.into_iter().chain(exchange_said(request.previous)).collect()
         }
         Message::Response(response) => {
             let previous = response.previous.map(|previous| {
@@ -306,7 +312,13 @@ fn said(message: &Message<'_>) -> Vec<(&'static str, i128)> {
             ];
             fields.into_iter().chain(previous.into_iter().flatten()).collect()
         }
-        Message::Correction(entries) => vec![("count", i128::try_from(entries.count()).expect("few"))],
+        Message::Correction(corrections) => {
+            let fields = [
+                ("count", i128::try_from(corrections.entries.count()).expect("few")),
+                ("correction_flags.acknowledged_by_response", corrections.by_response.into()),
+            ];
+            fields.into_iter().chain(exchange_said(corrections.previous)).collect()
+        }
         Message::Acknowledgement(acknowledgement) => {
             let outcome = match acknowledgement.outcome {
                 Outcome::Stepped => 1,
@@ -421,8 +433,11 @@ fn assert_shown_as_read(shown: &Shown) -> &'static str {
     let mut again = vec![0; bytes.len()];
     put_back(&mut again, 0, &shown.fields, &[layout::HEADER, body]);
 
-    let entries: Vec<Entry> =
-        if let Message::Correction(entries) = frame.message { entries.iter().collect() } else { Vec::new() };
+    let entries: Vec<Entry> = if let Message::Correction(corrections) = frame.message {
+        corrections.entries.iter().collect()
+    } else {
+        Vec::new()
+    };
     assert_eq!(shown.entries.len(), entries.len());
     let first = HEADER_LEN + layout::CORRECTION.iter().map(|field| field.size).sum::<usize>();
     for (index, (fields, entry)) in shown.entries.iter().zip(&entries).enumerate() {

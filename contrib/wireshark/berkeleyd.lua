@@ -44,7 +44,8 @@ local LAYOUT = {
         { "error_bound", 8, "bound", "How far the clock can be from ensemble time" },
         { "previous_t1", 8, "local_time", "Names the exchange before" },
         { "previous_t4", 8, "local_time_or_none", "When its answer arrived, on the master's local clock" },
-        { "reserved", 32, "bytes", "Zero" },
+        { "window", 4, "count", "Microseconds over which the group's answers are to be spread, 0: one node, at once" },
+        { "reserved", 28, "bytes", "Zero" },
     },
     response = {
         { "t1", 8, "local_time", "When the request was sent, on the master's local clock" },
@@ -63,7 +64,10 @@ local LAYOUT = {
     },
     correction = {
         { "count", 2, "count", "Entries that follow" },
-        { "reserved", 6, "bytes", "Zero" },
+        { "correction_flags", 2, "correction_flags", "Of a correction" },
+        { "reserved", 4, "bytes", "Zero" },
+        { "previous_t1", 8, "local_time", "Names the exchange before" },
+        { "previous_t4", 8, "local_time_or_none", "When its answer arrived, on the master's local clock" },
     },
     entry = {
         { "node", 8, "count", "Whom the entry is for" },
@@ -132,6 +136,7 @@ local OUTCOMES = { "stepped", "slewed", "refused" }
 local FLAGS = {
     flags = { [0] = "authenticated" },
     response_flags = { [0] = "reference", [1] = "synchronised", [2] = "near_the_wire" },
+    correction_flags = { [0] = "acknowledged_by_response" },
     join_flags = { [0] = "reference", [2] = "hears_group" },
     claim_flags = { [0] = "hand_over" },
 }
@@ -606,14 +611,14 @@ local function show_entries(buffer, tree, count, frame_end)
     return table.concat(lines, ", ")
 end
 
-local function show_trailer(buffer, tree, at, type_name)
+local function show_trailer(buffer, tree, at, names_recipient)
     local subtree = tree:add(derived.trailer, buffer(at, TRAILER_LEN))
     local values, items = read_fields(buffer, at, LAYOUT.trailer, subtree)
     subtree:append_text(": key " .. values.key_id)
     if values.key_id == 0 then
         items.key_id:add_proto_expert_info(experts.unknown_key)
     end
-    if NAMES_RECIPIENT[type_name] and tostring(values.recipient) == "0" then
+    if names_recipient and tostring(values.recipient) == "0" then
         items.recipient:add_proto_expert_info(experts.unproven)
     end
 end
@@ -653,7 +658,8 @@ local function show_body(buffer, pinfo, tree, header, items, type_name)
     if is_authenticated and got < need then
         items.flags:add_proto_expert_info(experts.no_trailer)
     elseif is_authenticated and buffer:len() >= need then
-        show_trailer(buffer, tree, body_end, type_name)
+        -- A request with a window is for the group.
+        show_trailer(buffer, tree, body_end, NAMES_RECIPIENT[type_name] and (body.window or 0) == 0)
     end
     if buffer:len() > need then
         tree:add(derived.trailing, buffer(need)):add_proto_expert_info(experts.trailing)

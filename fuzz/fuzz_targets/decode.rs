@@ -11,8 +11,8 @@ fuzz_target!(|datagram: &[u8]| {
         Ok(frame) => {
             assert_eq!(domain, Some(frame.header.domain));
             assert_eq!(frame.message.wire_len(), datagram.len());
-            if let Message::Correction(entries) = frame.message {
-                assert_eq!(entries.iter().count(), entries.count());
+            if let Message::Correction(corrections) = frame.message {
+                assert_eq!(corrections.entries.iter().count(), corrections.entries.count());
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),

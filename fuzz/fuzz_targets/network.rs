@@ -98,8 +98,8 @@ impl Wire {
         self.recorded.push(bytes.to_vec());
         let frame = frame_in(bytes).expect("nodes send legal frames");
         let Header { term, sender: master, incarnation, round, .. } = frame.header;
-        if let Message::Correction(entries) = frame.message {
-            for entry in entries.iter() {
+        if let Message::Correction(corrections) = frame.message {
+            for entry in corrections.entries.iter() {
                 let sent = self.corrections.entry((entry.node, entry.node_incarnation, entry.adjustment)).or_default();
                 sent.push((Mastership { term, master, incarnation }, round, entry));
             }

@@ -5,8 +5,8 @@ use berkeleyd::context::TERM_LEAP;
 use berkeleyd::identity::{Incarnation, NodeId, Round, Term};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::protocol::{
-    Acknowledgement, Announce, Answered, Claim, Departure, Entries, Entry, Frame, Header, Heartbeat, Join, Leave,
-    Merit, Message, Outcome, Refusal, Request, Response, Successors,
+    Acknowledgement, Announce, Answered, Claim, Corrections, Departure, Entry, Frame, Header, Heartbeat, Join, Leave,
+    Merit, Message, Outcome, Refusal, Request, Response, Successors, Window,
 };
 use berkeleyd::time::{LocalTime, Skew, Span, WIRE_LIMIT};
 use bytes::BytesMut;
@@ -143,6 +143,10 @@ pub fn message<'e>(u: &mut Unstructured<'_>, known: &Knowledge, entries: &'e mut
                 true => Some(Answered { t1: local_time(u, known)?, t4: local_time(u, known)? }),
                 false => None,
             },
+            window: match u.arbitrary()? {
+                true => Some(Window::new(span(u)?)),
+                false => None,
+            },
         }),
         1 => Message::Response(Response {
             t1: if choice(u, 4)? == 0 { local_time(u, known)? } else { known.t1 },
@@ -169,7 +173,7 @@ pub fn message<'e>(u: &mut Unstructured<'_>, known: &Knowledge, entries: &'e mut
             for _ in 0..=choice(u, 3)? {
                 entries.push(entry(u, known)?);
             }
-            Message::Correction(Entries::Typed(entries))
+            Message::Correction(Corrections::of(entries))
         }
         3 => Message::Acknowledgement(Acknowledgement {
             adjustment: u.arbitrary::<u8>()?.into(),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use crate::identity::NodeId;
-use crate::protocol::{Entries, Entry, Frame, Message, Response};
+use crate::protocol::{Corrections, Entries, Entry, Frame, Message, Response};
 use crate::sim::scenario::{Lie, Scenario};
 use crate::time::{Skew, Span};
 
@@ -46,13 +46,13 @@ impl<'a> Liars<'a> {
         let mut told: Vec<Entry> = Vec::new();
         let message = match message {
             Message::Response(response) if lies => Message::Response(self.answer(response, now, from, to)),
-            Message::Correction(entries) => {
+            Message::Correction(corrections) => {
                 let misled = if lies { self.told(self.lie.corrections, from, to) } else { Span::ZERO };
                 let misheard = if mishears { self.ahead(now, to, from) } else { Span::ZERO };
-                told.extend(entries.iter());
+                told.extend(corrections.entries.iter());
                 let meant = told.iter_mut().filter(|entry| entry.node == node_id(to));
                 meant.for_each(|entry| entry.correction += misled + misheard);
-                Message::Correction(Entries::Typed(&told))
+                Message::Correction(Corrections { entries: Entries::Typed(&told), ..corrections })
             }
             Message::Request(_)
             | Message::Response(_)

@@ -12,7 +12,7 @@ use crate::config::{CorrectionPolicy, NodeConfig, Role};
 use crate::context::Event as NodeEvent;
 use crate::identity::{Domain, Incarnation, NodeId};
 use crate::node::{Node, TransmitToken};
-use crate::protocol::{Entries, Frame, MAX_FRAME_LEN, Message, Response};
+use crate::protocol::{Corrections, Frame, MAX_FRAME_LEN, Message, Response};
 use crate::sim::invariants::{Claim, Invariants};
 use crate::sim::liars::{Liars, node_id};
 use crate::sim::link::{Content, Heading, Link, Queue};
@@ -754,7 +754,7 @@ impl<'a> World<'a> {
             adjustment: u32::try_from(draw(10)).unwrap_or(0),
         }];
         let message = match kind {
-            0 => Message::Correction(Entries::Typed(&entries)),
+            0 => Message::Correction(Corrections::of(&entries)),
             1 => Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Slewed }),
             _ => Message::Response(Response {
                 t1: local,

@@ -14,13 +14,12 @@
     reason = "a benchmark prints, and fails when something does"
 )]
 
-use berkeleyd::departures::Notice;
 use berkeleyd::exchange::Exchange;
 use berkeleyd::guard::Guard;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::local_clock::LocalClock;
-use berkeleyd::net::{Addresses, Received, Sockets, Timestamping};
+use berkeleyd::net::{Addresses, Flushed, Notice, Received, Sockets, Timestamping};
 use berkeleyd::protocol::{Frame, Header, MAX_FRAME_LEN, Message, Request, Response};
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span};
@@ -39,11 +38,10 @@ fn cpu_nanos() -> i64 {
 
 struct End {
     sockets: Sockets<()>,
-    _poll: Poll,
+    poll: Poll,
     guard: Option<Guard>,
     header: Header,
     buffer: BytesMut,
-    datagram: Vec<u8>,
 }
 
 impl End {
@@ -63,11 +61,10 @@ impl End {
         };
         Self {
             sockets,
-            _poll: poll,
+            poll,
             guard: has_keys.then(|| Guard::new(ring, incarnation, 16)),
             header,
             buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
-            datagram: vec![0; MAX_FRAME_LEN + 1],
         }
     }
 
@@ -78,7 +75,10 @@ impl End {
         if let Some(guard) = &mut self.guard {
             guard.seal(&mut self.buffer, Some(to.header.incarnation), now, None);
         }
-        self.sockets.send(to.sockets.local_addr(), &self.buffer, now, Some(())).unwrap();
+        // The end of what was heard before.
+        assert!(matches!(self.sockets.receive(Token(0), clock).unwrap(), Received::Drained));
+        self.sockets.post(to.sockets.local_addr(), &self.buffer, now, Some(()));
+        assert!(matches!(self.sockets.flush(self.poll.registry(), clock), Flushed::All));
         loop {
             match self.sockets.notice(clock).unwrap() {
                 Notice::Left { at, .. } => return at.at,
@@ -90,17 +90,12 @@ impl End {
 
     /// The message that has arrived, and when.
     fn hear(&mut self, clock: &LocalClock) -> (Message<'_>, Stamp) {
-        let (len, at) = loop {
-            if let Received::Datagram { len, at, .. } =
-                self.sockets.receive(Token(0), clock, &mut self.datagram).unwrap()
-            {
-                break (len, at);
-            }
+        let Received::Datagram { bytes, at, .. } = self.sockets.receive(Token(0), clock).unwrap() else {
+            unreachable!("loopback hands over at once");
         };
-        let datagram = self.datagram.get(..len).unwrap();
         let frame = match &mut self.guard {
-            Some(guard) => guard.admit(datagram, at.at, None).unwrap().0,
-            None => Frame::decode(datagram).unwrap(),
+            Some(guard) => guard.admit(bytes, at.at, None).unwrap().0,
+            None => Frame::decode(bytes).unwrap(),
         };
         (frame.message, at)
     }

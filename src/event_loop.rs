@@ -18,7 +18,6 @@ use signal_hook_mio::v1_0::Signals;
 use crate::clock::Applied;
 use crate::config::NodeConfig;
 use crate::context::Event;
-use crate::departures::Notice;
 use crate::event_log::{Line, line, loudness, tell_reloaded, text};
 use crate::failure::one_line;
 use crate::identity::Incarnation;
@@ -26,7 +25,7 @@ use crate::key_file::KeyFile;
 use crate::local_clock::{Continuity, LocalClock, Pair};
 use crate::log_allowance::LogAllowance;
 use crate::log_output;
-use crate::net::{Received, Sockets};
+use crate::net::{Flushed, Notice, RECEIVE_BUFFER, ROOM, Received, Sockets};
 use crate::node::{Transmit, TransmitToken};
 use crate::protocol::MAX_FRAME_LEN;
 use crate::service_manager::ServiceManager;
@@ -46,6 +45,9 @@ const STATUS: Token = Token(5);
 const EVENTS: usize = 64;
 /// Datagrams, or notices of what was sent, taken from one socket before deadlines, signals and status clients have their turn: some 100 µs of work.
 const AT_ONCE: usize = 64;
+/// What the system has no room for waits so long at most: fifty times what an interface of 1 Gbit/s takes for a socket's buffer full of short datagrams.
+/// One that needs longer stands still, and what it would send late is of no use.
+const BLOCKED: Span = Span::from_millis(20);
 /// The system clock is compared with its mapping this often, so that a slew ends within so much of its end.
 const STEERING_PAUSE: Span = Span::from_millis(250);
 
@@ -53,6 +55,9 @@ const STEERING_PAUSE: Span = Span::from_millis(250);
 const FIRST_SAVE: Span = Span::from_secs(60);
 /// ... and then this often: a crash loses what the temperature has done in the meantime.
 const SAVING_PAUSE: Span = Span::from_secs(600);
+
+// A datagram that was cut is still too long.
+const _: () = assert!(ROOM > MAX_FRAME_LEN);
 
 /// The nodes of this process on real sockets.
 #[expect(missing_debug_implementations, reason = "the signals' type has none")]
@@ -76,7 +81,6 @@ pub struct EventLoop {
     key_files: BTreeMap<Tier, KeyFile>,
     tiers: Tiers,
     buffer: BytesMut,
-    datagram: Vec<u8>,
     wake_ups: u64,
     allowance: LogAllowance,
 }
@@ -88,8 +92,12 @@ struct Port {
     main: Token,
     group: Token,
     has_more: HasMore,
+    /// Since when the system has no room for what is to be sent.
+    blocked_since: Option<LocalTime>,
     send_errors: u64,
     unreachable: u64,
+    /// The log has told that datagrams were lost because a socket's buffer was full.
+    has_told_drops: bool,
 }
 
 impl Port {
@@ -98,7 +106,17 @@ impl Port {
             Tier::Upper => (Token(0), Token(1)),
             Tier::Lower => (Token(2), Token(3)),
         };
-        Self { sockets, main, group, has_more: HasMore::default(), send_errors: 0, unreachable: 0 }
+        let has_more = HasMore::default();
+        Self {
+            sockets,
+            main,
+            group,
+            has_more,
+            blocked_since: None,
+            send_errors: 0,
+            unreachable: 0,
+            has_told_drops: false,
+        }
     }
 
     /// Takes note of what was reported for one of its sockets.
@@ -110,7 +128,7 @@ impl Port {
         self.has_more.main = true;
         if event.is_error() {
             self.has_more.notices = true;
-            self.sockets.watch_again(registry, self.main)?;
+            self.sockets.watch_again(registry)?;
         }
         Ok(())
     }
@@ -194,8 +212,6 @@ impl EventLoop {
             key_files: BTreeMap::new(),
             tiers,
             buffer: BytesMut::with_capacity(MAX_FRAME_LEN),
-            // One byte more than a frame may have, so that a longer datagram is seen to be longer.
-            datagram: vec![0; MAX_FRAME_LEN + 1],
             wake_ups: 0,
             allowance: LogAllowance::default(),
         })
@@ -332,6 +348,10 @@ impl EventLoop {
                     },
                 }
             }
+            if self.is_blocked() {
+                // A node is told nothing before all is sent that it had to say.
+                continue;
+            }
             for tier in [Tier::Upper, Tier::Lower] {
                 self.serve_port(tier);
             }
@@ -412,6 +432,10 @@ impl EventLoop {
     /// How long to sleep; `None`: until something arrives. Not at all while a socket has not been emptied: readiness is
     /// reported only once.
     fn timeout(&self) -> Option<StdDuration> {
+        let blocked = self.ports.values().filter(|port| port.sockets.is_blocked());
+        if let Some(since) = blocked.filter_map(|port| port.blocked_since).min() {
+            return Some((since + BLOCKED - self.clock.now()).to_std());
+        }
         if self.has_clients || self.ports.values().any(|port| port.has_more.any()) {
             return Some(StdDuration::ZERO);
         }
@@ -436,10 +460,11 @@ impl EventLoop {
             let main = self.receive(tier, main);
             self.note(tier, |has_more| has_more.main = main);
         }
-        if has_more.group {
+        if has_more.group && !self.is_blocked() {
             let group = self.receive(tier, group);
             self.note(tier, |has_more| has_more.group = group);
         }
+        self.tell_drops(tier);
     }
 
     fn note(&mut self, tier: Tier, note: impl FnOnce(&mut HasMore)) {
@@ -449,20 +474,25 @@ impl EventLoop {
     }
 
     /// Takes datagrams until the socket is empty, or [`AT_ONCE`] of them: a flood must not keep the node from its
-    /// deadlines. Each is answered before the next is taken, so that its answer's turnaround is short. True when there may be more.
+    /// deadlines. Those that arrived together are answered together. True when there may be more.
     fn receive(&mut self, tier: Tier, token: Token) -> bool {
         for _ in 0..AT_ONCE {
             let Some(port) = self.ports.get_mut(&tier) else {
                 return false;
             };
-            match port.sockets.receive(token, &self.clock, &mut self.datagram) {
+            match port.sockets.receive(token, &self.clock) {
                 Ok(Received::Drained) => return false,
                 // There is a notice of it, which is counted.
                 Ok(Received::Unreachable(_)) => {}
-                Ok(Received::Datagram { len, from, at }) => {
-                    let datagram = self.datagram.get(..len).unwrap_or_default();
-                    self.tiers.handle_datagram(tier, self.clock.now(), from, at, datagram);
-                    self.flush();
+                Ok(Received::Datagram { bytes, from, at, is_last }) => {
+                    self.tiers.handle_datagram(tier, self.clock.now(), from, at, bytes);
+                    self.drain();
+                    if is_last {
+                        self.send();
+                    }
+                    if self.is_blocked() {
+                        return true;
+                    }
                 }
                 Err(error) => {
                     self.warn_rarely(tier, "receive", format!("cannot receive: {error}"));
@@ -470,7 +500,29 @@ impl EventLoop {
                 }
             }
         }
+        self.send();
         true
+    }
+
+    /// Says once that datagrams were lost, and what helps.
+    fn tell_drops(&mut self, tier: Tier) {
+        let Some(port) = self.ports.get_mut(&tier) else {
+            return;
+        };
+        let drops = port.sockets.drops();
+        if drops == 0 || std::mem::replace(&mut port.has_told_drops, true) {
+            return;
+        }
+        let why = match port.sockets.receive_buffer() {
+            // Of what it gives it tells twice.
+            Ok(bytes) if bytes < 2 * RECEIVE_BUFFER => {
+                let given = bytes / 2;
+                format!("of {RECEIVE_BUFFER} bytes it was given {given}; raise the setting net.core.rmem_max")
+            }
+            Ok(_) | Err(_) => "more arrived than this node could take in time".to_owned(),
+        };
+        let text = format!("datagrams were lost ({drops} so far) because the socket's buffer was full: {why}");
+        self.log_line(tier, Level::Warn, || Line::new(text));
     }
 
     /// Takes what the kernel has to say of datagrams sent earlier until that is all, or [`AT_ONCE`], and notes whether there may be more.
@@ -493,16 +545,26 @@ impl EventLoop {
                     return self.warn_rarely(tier, "notice", text);
                 }
             }
-            if !port.sockets.awaits_notice() && !port.has_more.notices {
-                return;
-            }
         }
         self.note(tier, |has_more| has_more.notices = true);
     }
 
+    /// True while the system has no room for what the nodes have to send.
+    fn is_blocked(&self) -> bool {
+        self.ports.values().any(|port| port.sockets.is_blocked())
+    }
+
     /// Sends what the nodes have to send and logs what they have to tell.
     fn flush(&mut self) {
-        loop {
+        // What waited for room goes first.
+        self.send();
+        self.drain();
+        self.send();
+    }
+
+    /// Takes what the nodes have to send, in batches, and logs what they have to tell.
+    fn drain(&mut self) {
+        while !self.is_blocked() {
             let now = self.clock.now();
             let Some((tier, Transmit { to, token })) = self.tiers.poll_transmit(now, &mut self.buffer) else {
                 break;
@@ -510,15 +572,9 @@ impl EventLoop {
             let Some(port) = self.ports.get_mut(&tier) else {
                 continue;
             };
-            let sent = port.sockets.send(to, &self.buffer, now, token);
-            // Most often the datagram has left by now, and its stamp is there. If not, the socket will report it.
-            let awaits_notice = port.sockets.awaits_notice();
-            if let Err(error) = sent {
-                port.send_errors += 1;
-                self.warn_rarely(tier, "send", format!("cannot send to {to}: {error}"));
-            }
-            if awaits_notice {
-                self.take_notices(tier);
+            port.sockets.post(to, &self.buffer, now, token);
+            if !port.sockets.has_room() {
+                self.send_from(tier);
             }
         }
         while let Some((tier, event)) = self.tiers.poll_event() {
@@ -531,6 +587,42 @@ impl EventLoop {
                 }
             }
             self.log(tier, &event);
+        }
+    }
+
+    /// Sends what was taken from the nodes.
+    fn send(&mut self) {
+        for tier in [Tier::Upper, Tier::Lower] {
+            self.send_from(tier);
+        }
+    }
+
+    /// Sends what was taken from the node of one tier. What the system has no room for waits, but not for long.
+    fn send_from(&mut self, tier: Tier) {
+        let mut has_tried = false;
+        while let Some(port) = self.ports.get_mut(&tier).filter(|port| port.sockets.has_posted()) {
+            has_tried = true;
+            match port.sockets.flush(self.poll.registry(), &self.clock) {
+                Flushed::All => port.blocked_since = None,
+                Flushed::Failed { to, error } => {
+                    port.send_errors += 1;
+                    self.warn_rarely(tier, "send", format!("cannot send to {to}: {error}"));
+                }
+                Flushed::Blocked => {
+                    let now = self.clock.now();
+                    if now - *port.blocked_since.get_or_insert(now) < BLOCKED {
+                        break;
+                    }
+                    // What comes next is tried, but not waited for until something can be sent again.
+                    let lost = port.sockets.discard(self.poll.registry());
+                    port.send_errors += lost;
+                    self.warn_rarely(tier, "blocked", format!("{lost} datagrams could not be sent within {BLOCKED}"));
+                }
+            }
+        }
+        // Most often the datagrams have left by now, and their stamps are there. If not, the socket will report them.
+        if has_tried && self.ports.get(&tier).is_some_and(|port| port.sockets.awaits_notice()) {
+            self.take_notices(tier);
         }
     }
 
@@ -601,6 +693,7 @@ impl EventLoop {
             privileges: self.privileges.clone(),
             send_errors: port.send_errors,
             unreachable: port.unreachable,
+            socket_drops: port.sockets.drops(),
             wake_ups: self.wake_ups,
         })
     }

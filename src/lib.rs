@@ -29,7 +29,6 @@ pub mod config;
 pub mod config_file;
 pub mod context;
 pub mod counters;
-pub mod departures;
 pub mod election;
 pub mod estimator;
 pub(crate) mod event_log;

@@ -18,7 +18,7 @@ pub struct LocalClock {
 }
 
 /// The local and the system's clock at one instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
     /// The free-running clock.
     pub local: LocalTime,

@@ -509,7 +509,7 @@ mod tests {
             "refused_correction_ns": null, "pause_ns": null, "pause_reason": null,
             "clock": { "kind": "virtual", "system_ns": MINUTE, "disciplined_ns": MINUTE + 3_000_000_000, "uncertainty_ns": 20 },
             "privileges": { "uid": 0, "gid": 0, "capabilities": [], "no_new_privs": true, "seccomp": true }, "keys": null,
-            "counters": { "sent": {}, "received": {}, "dropped": {}, "send_errors": 0, "unreachable": 0, "wake_ups": 0 },
+            "counters": { "sent": {}, "received": {}, "dropped": {}, "send_errors": 0, "unreachable": 0, "socket_drops": 0, "wake_ups": 0 },
             "peers": [], "upper": null,
         })
     }

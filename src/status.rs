@@ -230,6 +230,8 @@ pub struct CounterStatus {
     pub send_errors: u64,
     /// Datagrams that reached nobody, as routers or hosts said.
     pub unreachable: u64,
+    /// Datagrams lost because a socket's buffer was full.
+    pub socket_drops: u64,
     /// Times that the loop woke up.
     pub wake_ups: u64,
 }
@@ -299,6 +301,8 @@ pub struct DriverStatus {
     pub send_errors: u64,
     /// Datagrams that reached nobody.
     pub unreachable: u64,
+    /// Datagrams lost because a socket's buffer was full.
+    pub socket_drops: u64,
     /// Times that the loop woke up.
     pub wake_ups: u64,
 }
@@ -346,6 +350,7 @@ impl Status {
                 dropped: named(&mut DropReason::ALL.iter().map(|reason| (reason.name(), counters.dropped(*reason)))),
                 send_errors: driver.send_errors,
                 unreachable: driver.unreachable,
+                socket_drops: driver.socket_drops,
                 wake_ups: driver.wake_ups,
             },
             peers: node

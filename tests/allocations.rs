@@ -2,23 +2,32 @@
 //!
 //! In a file of its own: the counting allocator takes the place of the usual one in the whole test binary.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here is a broken test or a red one")]
+
 mod support;
+
+use std::net::UdpSocket;
 
 use allocation_counter::measure;
 use berkeleyd::auth::Sequence;
-use berkeleyd::departures::Notice;
+use berkeleyd::config::{NodeConfig, Role};
+use berkeleyd::event_loop::{EventLoop, signals};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::local_clock::LocalClock;
-use berkeleyd::net::{Addresses, Received, Sockets, Timestamping};
+use berkeleyd::net::{Addresses, Flushed, Notice, Received, Sockets, Timestamping};
+use berkeleyd::node::Node;
 use berkeleyd::protocol::{
     Acknowledgement, Corrections, Entry, Frame, Header, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome, Request,
     peek_domain,
 };
 use berkeleyd::replay::ReplayGuard;
+use berkeleyd::tiers::{Tier, Tiers};
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
 use mio::{Poll, Token};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
 use support::messages;
 
 const ENTRY: Entry = Entry {
@@ -130,25 +139,83 @@ fn authentication_allocates_nothing_but_for_who_is_new() {
 }
 
 #[test]
-fn sending_and_receiving_with_stamps_allocates_nothing() {
+fn sending_and_receiving_batches_with_stamps_allocates_nothing() {
     let addresses = Addresses { bind: "127.0.0.1:0".parse().unwrap(), group: None, interface: None };
     let mut sockets = Sockets::open(&addresses, Timestamping::Auto).unwrap();
-    let (main, group) = (Token(0), Token(1));
-    sockets.register(Poll::new().unwrap().registry(), main, group).unwrap();
+    let (poll, main, group) = (Poll::new().unwrap(), Token(0), Token(1));
+    sockets.register(poll.registry(), main, group).unwrap();
     let clock = LocalClock::new(Skew::ZERO).unwrap();
-    let (to, mut datagram) = (sockets.local_addr(), [0; 16]);
-    let (mut stamped, mut received) = (0, 0);
-    let count = allocations(|| {
+    let to = sockets.local_addr();
+    let mut exchange = |stamped: &mut u32| {
+        let mut received = 0;
         for number in 0..1_000 {
-            sockets.send(to, b"to itself", clock.now(), Some(number)).unwrap();
-            while let notice @ (Notice::Left { .. } | Notice::Other) = sockets.notice(&clock).unwrap() {
-                stamped += u32::from(matches!(notice, Notice::Left { .. }));
+            sockets.post(to, b"to itself", clock.now(), Some(number));
+            // Alone, and in batches of each size.
+            if number % 37 != 0 && sockets.has_room() {
+                continue;
             }
-            while let Received::Datagram { .. } = sockets.receive(main, &clock, &mut datagram).unwrap() {
-                received += 1;
+            assert!(matches!(sockets.flush(poll.registry(), &clock), Flushed::All));
+            while let notice @ (Notice::Left { .. } | Notice::Other) = sockets.notice(&clock).unwrap() {
+                *stamped += u32::from(matches!(notice, Notice::Left { .. }));
+            }
+            // It stops at the end of what was sent before, too.
+            for _ in 0..2 {
+                while let Received::Datagram { .. } = sockets.receive(main, &clock).unwrap() {
+                    received += 1;
+                }
             }
         }
+        received
+    };
+    let mut stamped = 0;
+    // The kernel stamps from some datagram on.
+    while stamped < 1_000 {
+        exchange(&mut stamped);
+    }
+    (stamped, _) = (0, exchange(&mut stamped));
+    let mut received = 0;
+    assert_eq!(allocations(|| received = exchange(&mut stamped)), 0);
+    assert_eq!((received, stamped > 900), (1_000, true), "{stamped}");
+}
+
+/// How often the heap was asked for memory by an event loop whose node is a slave that is asked so many times, its start and end included.
+fn allocations_of_a_loop(requests: i64) -> u64 {
+    let master = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addresses = Addresses { bind: "127.0.0.1:0".parse().unwrap(), group: None, interface: None };
+    let sockets = Sockets::open(&addresses, Timestamping::Auto).unwrap();
+    let slave = sockets.local_addr();
+    let config =
+        NodeConfig { peers: vec![master.local_addr().unwrap()], ..NodeConfig::new(NodeId::new(2), Role::Slave) };
+    let clock = LocalClock::new(Skew::ZERO).unwrap();
+    let start = clock.pair();
+    let node = Node::new(config, Incarnation::new(1), start.local, start.system, Skew::ZERO);
+    let mut event_loop =
+        EventLoop::new(Tiers::from(node), [(Tier::Lower, sockets)], clock, None, signals().unwrap()).unwrap();
+    let asking = std::thread::spawn(move || {
+        let (mut bytes, mut answer, mut open) = (BytesMut::new(), [0; MAX_FRAME_LEN], 0);
+        for t1 in 1..=requests {
+            bytes.clear();
+            let [frame, ..] = frames();
+            Frame { message: Message::Request(Request::bare(LocalTime::from_nanos(t1))), ..frame }.encode(&mut bytes);
+            master.send_to(&bytes, slave).unwrap();
+            open += 1;
+            // One alone, and more than a batch.
+            while open > if t1 % 1_000 < 900 { 40 } else { 0 } || t1 == requests && open > 0 {
+                let len = master.recv(&mut answer).unwrap();
+                let decoded = Frame::decode(&answer[..len]).unwrap();
+                open -= i64::from(matches!(decoded.message, Message::Response(_)));
+            }
+        }
+        kill(getpid(), Signal::SIGTERM).unwrap();
     });
-    assert_eq!((count, received), (0, 1_000));
-    assert!(stamped > 0, "the kernel stamps departures on loopback, from some datagram on");
+    let count = allocations(|| event_loop.run().unwrap());
+    asking.join().unwrap();
+    count
+}
+
+/// What it takes to start and to end, and for joins and the like once in a while, does not grow with the datagrams.
+#[test]
+fn a_running_loop_allocates_nothing_for_another_datagram() {
+    let [few, many] = [2_000, 22_000].map(allocations_of_a_loop);
+    assert!(few > 0 && many < few + 100, "{few} allocations with 2,000 requests, {many} with 22,000");
 }

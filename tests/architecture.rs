@@ -27,7 +27,7 @@ const LAYERS: [&[&str]; 15] = [
 /// And what stands above the core: the system, the drivers, the commands.
 const ABOVE: [&[&str]; 8] = [
     &["failure", "interfaces", "local_clock", "log_allowance", "seccomp"],
-    &["departures", "privileges"],
+    &["privileges"],
     &[
         "net",
         "state_dir",

@@ -285,6 +285,35 @@ fn an_interface_need_not_be_named_where_there_is_only_one() {
     assert_eq!(refused.status.code(), Some(1), "{said}");
 }
 
+/// A master without a group says the same to hundreds of peers in a row, more than the system takes before the first have left.
+fn what_a_slow_interface_has_no_room_for_waits() {
+    let lan = Lan::new("slow", 1, 1);
+    let shape = |verb: &str, rate: &str| {
+        run("tc", &format!("-n {} qdisc {verb} dev cable root tbf rate {rate} burst 20kb limit 10mb", lan.hosts[0]));
+    };
+    shape("add", "100mbit");
+    let peers: Vec<String> = (1..=800).map(|port| format!("--peer 10.55.25.2:{}", 20_000 + port)).collect();
+    let master = lan.start(1, "master", &format!("--role master --bind 10.55.25.1:5525 {}", peers.join(" ")));
+    let sent = |status: &Status| status.counters.sent["announce"];
+    let after_announces = |count: u64| {
+        let before = sent(&lan.lab.until("it runs", || master.look()));
+        lan.lab.until("more announces", || master.look().filter(|status| sent(status) >= before + count))
+    };
+    assert_eq!(after_announces(8_000).counters.send_errors, 0);
+
+    // One that stands still holds nothing up for long: what cannot be sent is counted, and the node lives on.
+    shape("change", "8kbit");
+    let status = lan.lab.until("losses", || master.look().filter(|status| status.counters.send_errors > 800));
+    assert!(master.log().contains("datagrams could not be sent within 20.000 ms"), "{}", master.log());
+    assert!(master.log().lines().count() < 20, "not a line for each datagram");
+    shape("change", "1gbit");
+    let before = status.counters.send_errors;
+    lan.lab.until("it sends again", || {
+        let errors = after_announces(800).counters.send_errors;
+        (errors >= before && after_announces(3_200).counters.send_errors == errors).then_some(())
+    });
+}
+
 /// Several slaves of one machine share the group's port, each with a port of its own beside it.
 fn one_frame_corrects_all_slaves_at_the_other_end() {
     let lan = Lan::new("many", 1, 1);
@@ -538,7 +567,8 @@ fn gateways_lead_one_network_by_the_time_of_another() {
 }
 
 /// All of them, by name.
-const TESTS: [(&str, fn()); 11] = [
+const TESTS: [(&str, fn()); 12] = [
+    ("what_a_slow_interface_has_no_room_for_waits", what_a_slow_interface_has_no_room_for_waits),
     ("an_interface_need_not_be_named_where_there_is_only_one", an_interface_need_not_be_named_where_there_is_only_one),
     ("gateways_lead_one_network_by_the_time_of_another", gateways_lead_one_network_by_the_time_of_another),
     ("two_machines_agree_by_the_defaults", two_machines_agree_by_the_defaults),

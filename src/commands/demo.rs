@@ -802,7 +802,7 @@ mod tests {
             "skew_ppb": 0, "adjustment": adjustment, "timestamping": "user", "refused_correction_ns": refused,
             "clock": { "kind": "virtual", "system_ns": 5, "disciplined_ns": 5, "uncertainty_ns": 0 },
             "privileges": { "uid": 0, "gid": 0, "capabilities": [], "no_new_privs": true, "seccomp": true },
-            "counters": { "sent": {}, "received": {}, "dropped": {}, "send_errors": 0, "unreachable": 0, "wake_ups": 0 },
+            "counters": { "sent": {}, "received": {}, "dropped": {}, "send_errors": 0, "unreachable": 0, "socket_drops": 0, "wake_ups": 0 },
             "peers": (2..).zip(reasons).map(peer).collect::<Vec<_>>(),
         });
         serde_json::from_value(form).unwrap()

@@ -170,7 +170,8 @@ fn for_people(status: &Status) -> String {
 
 fn datagrams(counters: &CounterStatus) -> String {
     let dropped = counters.dropped.iter().filter(|(_, count)| **count > 0);
-    let dropped: Vec<String> = dropped.map(|(reason, count)| format!("{reason} {count}")).collect();
+    let lost = (counters.socket_drops > 0).then(|| format!("socket buffer full {}", counters.socket_drops));
+    let dropped: Vec<String> = dropped.map(|(reason, count)| format!("{reason} {count}")).chain(lost).collect();
     let sum = |counts: &BTreeMap<String, u64>| counts.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
     let dropped =
         if dropped.is_empty() { "none dropped".to_owned() } else { format!("dropped: {}", dropped.join(", ")) };

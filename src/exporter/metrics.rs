@@ -104,7 +104,7 @@ fn whole(number: impl TryInto<u64>) -> Option<Number> {
 }
 
 /// Of each node that answers, and of the node above of a submaster.
-const NODE: [Family<Status>; 18] = [
+const NODE: [Family<Status>; 19] = [
     gauge(
         "synchronised",
         None,
@@ -146,6 +146,9 @@ const NODE: [Family<Status>; 18] = [
     counter("send_errors", "Datagrams that the system did not send", |status| whole(status.counters.send_errors)),
     counter("unreachable", "Datagrams that reached nobody, as routers or hosts said", |status| {
         whole(status.counters.unreachable)
+    }),
+    counter("socket_drops", "Datagrams lost because a socket's buffer was full", |status| {
+        whole(status.counters.socket_drops)
     }),
     counter("wake_ups", "Times that the event loop woke up", |status| whole(status.counters.wake_ups)),
     gauge("round", None, "The master's round in this term, or that of the last correction", |status| {

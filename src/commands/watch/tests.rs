@@ -26,7 +26,7 @@ fn slave() -> Value {
         "refused_correction_ns": null, "pause_ns": null, "pause_reason": null,
         "clock": { "kind": "virtual", "system_ns": START, "disciplined_ns": START, "uncertainty_ns": 20 },
         "privileges": { "uid": 0, "gid": 0, "capabilities": [], "no_new_privs": true, "seccomp": true }, "keys": null,
-        "counters": { "sent": {}, "received": {}, "dropped": {}, "send_errors": 0, "unreachable": 0, "wake_ups": 0 },
+        "counters": { "sent": {}, "received": {}, "dropped": {}, "send_errors": 0, "unreachable": 0, "socket_drops": 0, "wake_ups": 0 },
         "peers": [], "upper": null,
     })
 }

@@ -9,22 +9,23 @@
 //! so a number that went astray, or a clock that somebody set in between, costs one stamp and spoils none.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSliceMut};
-use std::os::fd::AsRawFd;
+use std::io;
 
 use mio::net::UdpSocket;
 use nix::cmsg_space;
 use nix::libc::{SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_TIMESTAMPING, sock_extended_err};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
-use nix::sys::time::{TimeSpec, TimeValLike};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags};
+use nix::sys::time::TimeSpec;
 
-use crate::local_clock::LocalClock;
+use super::batch::{BATCH, Headers, Message};
+use super::stamping::software_stamp;
+use crate::local_clock::{LocalClock, Pair};
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Span, Time};
 
-/// So many datagrams wait for their stamps at most; the oldest makes room. An interface stamps within microseconds, in which no
-/// node sends more.
-const WAITING: usize = 64;
+/// So many datagrams wait for their stamps at most; the oldest makes room. An interface stamps within microseconds, and the kernel gives a
+/// socket room for some 270 short datagrams that it has not stamped yet.
+const WAITING: usize = 256;
 /// A stamp that takes longer than this never comes.
 const PATIENCE: Span = Span::from_secs(1);
 /// `ee_info` of a stamp taken as the datagram was handed to the interface (SCM_TSTAMP_SND of linux/errqueue.h).
@@ -51,102 +52,150 @@ pub enum Notice<T> {
 /// One datagram that was sent.
 #[derive(Debug)]
 struct Waiting<T> {
-    number: u32,
     /// `None`: nobody wants to know.
     token: Option<T>,
     /// The clock, just before.
     sent: LocalTime,
 }
 
-/// What was sent through one socket and has not been stamped yet, the oldest first.
+/// What was sent through one socket and has not been stamped yet.
 #[derive(Debug)]
-pub struct Departures<T> {
+pub(super) struct Departures<T> {
     /// The kernel stamps what is sent.
     is_stamped: bool,
-    /// The kernel's number of the next datagram.
-    next: u32,
-    waiting: VecDeque<Waiting<T>>,
+    /// The kernel's number of the first that waits; the others follow in order. `None`: has been stamped.
+    first: u32,
+    waiting: VecDeque<Option<Waiting<T>>>,
     /// Who stamped the last departure.
     source: StampSource,
-    /// Room for one notice's control messages.
-    control: Vec<u8>,
+    headers: Headers,
+    /// What was read and nobody has taken yet.
+    notices: VecDeque<Notice<T>>,
+    /// Behind those that were read there may be others.
+    has_more: bool,
 }
 
 impl<T> Departures<T> {
-    /// Of a socket that sent nothing yet, and whose datagrams the kernel numbers and stamps.
-    pub fn numbered() -> Self {
-        Self { is_stamped: true, ..Self::unknown() }
-    }
-
-    /// Of a socket that nobody stamps for; only errors are to be read.
-    pub fn unknown() -> Self {
+    /// Of a socket that sent nothing yet. `is_stamped`: the kernel numbers and stamps its datagrams; else only errors are to be read.
+    pub(super) fn new(is_stamped: bool) -> Self {
+        // A stamp has three times in it; an error an address behind it, sockaddr_in6 the longest.
+        let control = cmsg_space!([TimeSpec; 3], [u8; size_of::<sock_extended_err>() + 28]).len();
         Self {
-            is_stamped: false,
-            next: 0,
+            is_stamped,
+            first: 0,
             waiting: VecDeque::with_capacity(WAITING),
             source: StampSource::User,
-            // A stamp has three times in it; an error an address behind it, sockaddr_in6 the longest.
-            control: cmsg_space!([TimeSpec; 3], [u8; size_of::<sock_extended_err>() + 28]),
+            headers: Headers::new(control),
+            notices: VecDeque::with_capacity(2 * BATCH),
+            has_more: true,
         }
     }
 
-    /// The kernel is to number from 0 again; false when it does not number at all.
-    pub fn restart(&mut self) -> bool {
-        self.next = 0;
-        self.waiting.clear();
+    /// The kernel stamps what is sent.
+    pub(super) fn are_stamped(&self) -> bool {
         self.is_stamped
     }
 
+    /// The kernel numbers from 0 again.
+    pub(super) fn restart(&mut self) {
+        self.first = 0;
+        self.waiting.clear();
+    }
+
     /// A datagram was sent; `sent` is the clock's reading just before. Those that waited in vain are forgotten.
-    pub fn sent(&mut self, token: Option<T>, sent: LocalTime) {
+    pub(super) fn sent(&mut self, token: Option<T>, sent: LocalTime) {
         if !self.is_stamped {
             return;
         }
-        while self.waiting.front().is_some_and(|oldest| sent - oldest.sent > PATIENCE) || self.waiting.len() >= WAITING
+        let is_vain = |oldest: &Waiting<T>| sent - oldest.sent > PATIENCE;
+        while self.waiting.front().is_some_and(|oldest| oldest.as_ref().is_none_or(is_vain))
+            || self.waiting.len() >= WAITING
         {
-            self.waiting.pop_front();
+            self.forget_first();
+        }
+        self.waiting.push_back(Some(Waiting { token, sent }));
+        // Its stamp may be there before that is reported.
+        self.has_more = true;
+    }
+
+    fn forget_first(&mut self) {
+        if let Some(Some(_)) = self.waiting.pop_front() {
             self.source = StampSource::User;
         }
-        self.waiting.push_back(Waiting { number: self.next, token, sent });
-        self.next = self.next.wrapping_add(1);
+        self.first = self.first.wrapping_add(1);
     }
 
     /// True when stamps may still come.
-    pub fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// Who stamped the last departure whose fate is known.
-    pub fn source(&self) -> StampSource {
+    pub(super) fn source(&self) -> StampSource {
         self.source
     }
 
-    /// Takes one notice from the socket's error queue, without waiting.
-    pub fn read(&mut self, socket: &UdpSocket, clock: &LocalClock) -> io::Result<Notice<T>> {
-        let (stamp, error) = match socket.try_io(|| receive_notice(socket, &mut self.control)) {
-            Ok(notice) => notice,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Notice::Drained),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Notice::Other),
-            Err(error) => return Err(error),
-        };
-        Ok(match error {
-            Some(error) if error.ee_origin == SO_EE_ORIGIN_TIMESTAMPING && error.ee_info == HANDED_OVER => {
-                let now = clock.pair();
-                self.stamped(error.ee_data, now.local, stamp.map(|at| now.local - (now.system - at)))
+    /// The next notice from the socket's error queue, without waiting.
+    pub(super) fn next(&mut self, socket: &UdpSocket, clock: &LocalClock) -> io::Result<Notice<T>> {
+        while self.notices.is_empty() {
+            if !std::mem::replace(&mut self.has_more, true) {
+                return Ok(Notice::Drained);
             }
-            Some(error) if [SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6].contains(&error.ee_origin) => {
-                Notice::Unreachable(io::Error::from_raw_os_error(error.ee_errno.cast_signed()))
+            match self.read(socket, clock) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Notice::Drained),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            Some(_) | None => Notice::Other,
-        })
+        }
+        Ok(self.notices.pop_front().unwrap_or(Notice::Drained))
+    }
+
+    /// Reads as many notices as there are and there is room for.
+    pub(super) fn read(&mut self, socket: &UdpSocket, clock: &LocalClock) -> io::Result<()> {
+        let mut told = [const { None }; BATCH];
+        let mut rooms = told.iter_mut();
+        // What was sent does not come back with a stamp, and what comes back with an error is of no interest.
+        let mut parts = [const { [] }; BATCH];
+        let result = self.headers.receive(socket, &mut parts, MsgFlags::MSG_ERRQUEUE, |message| {
+            let (stamp, about) = told_by(message);
+            if let Some(room) = rooms.next() {
+                *room = about.map(|about| (stamp, about));
+            }
+            stamp.is_some() && about.is_some()
+        })?;
+        self.headers.mend(result);
+        self.has_more = result.has_more;
+        let now = clock.pair();
+        for (stamp, about) in told.into_iter().flatten() {
+            let notice = self.notice(now, stamp, about);
+            self.notices.push_back(notice);
+        }
+        Ok(())
+    }
+
+    /// What it means that the kernel says this at `now`.
+    fn notice(&mut self, now: Pair, stamp: Option<Time>, about: sock_extended_err) -> Notice<T> {
+        match about.ee_origin {
+            SO_EE_ORIGIN_TIMESTAMPING if about.ee_info == HANDED_OVER => {
+                self.stamped(about.ee_data, now.local, stamp.map(|at| now.local - (now.system - at)))
+            }
+            SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6 => {
+                Notice::Unreachable(io::Error::from_raw_os_error(about.ee_errno.cast_signed()))
+            }
+            _ => Notice::Other,
+        }
     }
 
     /// The kernel's word on when datagram `number` left, read at `now`.
     fn stamped(&mut self, number: u32, now: LocalTime, at: Option<LocalTime>) -> Notice<T> {
-        let place = self.waiting.iter().position(|waiting| waiting.number == number);
-        let Some(Waiting { token, sent, .. }) = place.and_then(|place| self.waiting.remove(place)) else {
+        let place = usize::try_from(number.wrapping_sub(self.first)).unwrap_or(usize::MAX);
+        let Some(Waiting { token, sent }) = self.waiting.get_mut(place).and_then(Option::take) else {
             return Notice::Other;
         };
+        while let Some(None) = self.waiting.front() {
+            self.forget_first();
+        }
         let at = at.filter(|at| (sent..=now).contains(at));
         self.source = if at.is_some() { StampSource::Kernel } else { StampSource::User };
         match (token, at) {
@@ -156,12 +205,8 @@ impl<T> Departures<T> {
     }
 }
 
-/// Takes one message from the error queue: a stamp on CLOCK_REALTIME, if there is one, and what it is about.
-fn receive_notice(socket: &UdpSocket, control: &mut [u8]) -> io::Result<(Option<Time>, Option<sock_extended_err>)> {
-    // What was sent does not come back with a stamp, and what comes back with an error is of no interest.
-    let mut nothing = [IoSliceMut::new(&mut [])];
-    let flags = MsgFlags::MSG_ERRQUEUE;
-    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut nothing, Some(control), flags)?;
+/// What a message from the error queue says: a stamp on CLOCK_REALTIME, if there is one, and what it is about.
+fn told_by(message: &Message<'_>) -> (Option<Time>, Option<sock_extended_err>) {
     let (mut stamp, mut about) = (None, None);
     for control in message.cmsgs().into_iter().flatten() {
         stamp = stamp.or_else(|| software_stamp(&control));
@@ -169,16 +214,7 @@ fn receive_notice(socket: &UdpSocket, control: &mut [u8]) -> io::Result<(Option<
             about = Some(error);
         }
     }
-    Ok((stamp, about))
-}
-
-/// The kernel's stamp in a control message, on CLOCK_REALTIME, if it is one.
-pub fn software_stamp(control: &ControlMessageOwned) -> Option<Time> {
-    let ControlMessageOwned::ScmTimestampsns(stamps) = control else {
-        return None;
-    };
-    // Zero where only the interface has stamped.
-    Some(Time::from_nanos(stamps.system.num_nanoseconds())).filter(|at| *at != Time::default())
+    (stamp, about)
 }
 
 #[cfg(test)]
@@ -200,7 +236,7 @@ mod tests {
 
     #[test]
     fn each_stamp_finds_its_datagram_in_any_order_and_once() {
-        let mut departures = Departures::numbered();
+        let mut departures = Departures::new(true);
         for (sent, token) in [(10, Some('a')), (20, None), (30, Some('b'))] {
             departures.sent(token, at(sent));
         }
@@ -216,19 +252,19 @@ mod tests {
     #[test]
     fn a_stamp_of_another_clock_is_refused() {
         for (stamp, is_believed) in [(9, false), (10, true), (50, true), (51, false), (-5_000_000, false)] {
-            let mut departures = Departures::numbered();
+            let mut departures = Departures::new(true);
             departures.sent(Some('a'), at(10));
             assert_eq!(stamped(&mut departures, 0, 50, stamp).is_some(), is_believed, "{stamp}");
             assert_eq!(departures.source() == StampSource::Kernel, is_believed, "{stamp}");
         }
-        let mut departures = Departures::numbered();
+        let mut departures = Departures::new(true);
         departures.sent(Some('a'), at(10));
         assert!(matches!(departures.stamped(0, at(50), None), Notice::Other), "a notice without a stamp");
     }
 
     #[test]
     fn the_numbers_go_on_behind_their_largest() {
-        let mut departures = Departures { next: u32::MAX - 1, ..Departures::numbered() };
+        let mut departures = Departures { first: u32::MAX - 1, ..Departures::new(true) };
         for (sent, token) in (0..).zip(['a', 'b', 'c', 'd']) {
             departures.sent(Some(token), at(sent));
         }
@@ -239,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_waits_in_vain_is_forgotten() {
-        let mut departures = Departures::numbered();
+        let mut departures = Departures::new(true);
         departures.sent(Some('a'), at(0));
         departures.sent(Some('b'), at(1));
         assert!(stamped(&mut departures, 1, 2, 1).is_some());

@@ -34,8 +34,8 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-use crate::exchange::Sample;
-use crate::guarantee::{Guarantee, LARGEST_RATE, Likely, SIGMAS};
+use crate::exchange::{LARGEST_RATE, Sample};
+use crate::guarantee::{Guarantee, Likely, SIGMAS};
 use crate::time::{LocalTime, Offset, Skew, Span};
 
 /// The skew between two local clocks before anything is known, as a standard deviation: quartz oscillators are sold
@@ -204,6 +204,11 @@ impl Estimator {
         }
     }
 
+    /// True when the sample can be true together with what is known; not when nothing is.
+    pub fn agrees(&self, sample: Sample) -> bool {
+        self.tracker.as_ref().is_some_and(|tracker| !tracker.contradicts(sample))
+    }
+
     /// The offsets of all samples so far were too small by this much (too large, if negative). Of the rest nothing was wrong.
     pub fn shift(&mut self, by: Span) {
         if let Some(tracker) = &mut self.tracker {
@@ -222,21 +227,62 @@ impl Estimator {
 /// What a sample says, in seconds beyond a pivot.
 #[derive(Clone, Copy, Debug)]
 struct Edges {
-    /// Offset + floor lies below this, and the offset all the more.
-    request: f64,
-    /// Floor - offset lies below this.
-    response: f64,
+    /// Offset + floor lay below this, and the offset all the more.
+    request: Edge,
+    /// Floor - offset lay below this.
+    response: Edge,
+}
+
+/// What one way says: `sign` · offset + floor lay below `limit`.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    sign: f64,
+    limit: f64,
+    /// So many seconds ago; negative for what is later.
+    age: f64,
 }
 
 impl Edges {
-    fn new(sample: Sample, pivot: Offset) -> Self {
+    /// Seen from the instant `now`. The request was under way at t1 and the response at t4: when the slave takes its time, or one of the
+    /// ways does, the offset moves by microseconds in between.
+    fn new(sample: Sample, pivot: Offset, now: LocalTime) -> Self {
         let (offset, half) = ((sample.offset.ahead() - pivot.ahead()).as_secs_f64(), sample.delay.as_secs_f64() / 2.0);
-        Self { request: half + offset, response: half - offset }
+        let (age, half_trip) = ((now - sample.at).as_secs_f64(), sample.round_trip.as_secs_f64() / 2.0);
+        Self {
+            request: Edge { sign: 1.0, limit: half + offset, age: age + half_trip },
+            response: Edge { sign: -1.0, limit: half - offset, age: age - half_trip },
+        }
     }
 
+    /// Both limits as they are now. What the skew may be wrong by makes them lie further out, as a queue would.
+    fn now(&self, skew: f64, error: f64) -> Limits {
+        let moved = |edge: &Edge| edge.limit + edge.sign * skew * edge.age + SIGMAS * error * edge.age.abs();
+        Limits { request: moved(&self.request), response: moved(&self.response) }
+    }
+}
+
+impl Edge {
+    /// By how much what it limits lay below it.
+    fn missed(&self, belief: &Belief) -> f64 {
+        self.limit - self.sign * (belief.offset - self.age * belief.skew) - belief.floor
+    }
+}
+
+/// The limits of both ways at one instant.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    request: f64,
+    response: f64,
+}
+
+impl Limits {
     /// Half the delay.
     fn half(&self) -> f64 {
-        self.request.midpoint(self.response)
+        self.request.midpoint(self.response).max(SHARPEST)
+    }
+
+    fn delay(&self) -> Span {
+        Span::from_secs_f64(2.0 * self.half())
     }
 }
 
@@ -294,16 +340,16 @@ impl Tracker {
     /// The first sample: of its delay any part may be queueing. Half of it on average is a guess: with less, the first errors
     /// on a busy network are understated; with more, the first second on a quiet one is noisier.
     fn new(first: Sample, prior: Prior) -> Self {
-        let edges = Edges::new(first, first.offset);
-        let belief = Belief::of(&edges, prior);
+        let limits = Edges::new(first, first.offset, first.at).now(prior.skew, prior.error);
+        let belief = Belief::of(&limits, prior);
         Self {
             at: first.at,
             pivot: first.offset,
             beliefs: KINDS.map(|_| (1.0 / KINDS_F64, belief)),
             guarantee: Guarantee::new(first, (Skew::from_ratio(prior.skew), prior.most)),
-            request: Way::new(edges.half() / 2.0),
-            response: Way::new(edges.half() / 2.0),
-            least_delay: first.delay,
+            request: Way::new(limits.half() / 2.0),
+            response: Way::new(limits.half() / 2.0),
+            least_delay: limits.delay(),
             samples: 1,
         }
     }
@@ -331,22 +377,6 @@ impl Tracker {
         Likely { skew: belief.skew, error: SIGMAS * belief.skew_error(), wander: self.wander() }
     }
 
-    /// What the sample says of the instant `now`. Its request was under way at t1 and its response at t4: when one of them took seconds, the
-    /// offset has moved by microseconds in between. Edges are moved to `now` by the skew, and what that may be wrong by makes
-    /// them lie further out, as a queue would.
-    fn edges(&self, sample: Sample, now: LocalTime) -> Edges {
-        let (belief, wander) = (self.belief(), self.wander());
-        let edges = Edges::new(sample, self.pivot);
-        let since_middle = (now - sample.at).as_secs_f64();
-        let half_trip = sample.round_trip.as_secs_f64() / 2.0;
-        let drifted = |age: f64| SIGMAS * belief.predicted(age, wander).skew_error() * age.abs();
-        let (since_request, since_response) = (since_middle + half_trip, since_middle - half_trip);
-        Edges {
-            request: edges.request + belief.skew * since_request + drifted(since_request),
-            response: edges.response - belief.skew * since_response + drifted(since_response),
-        }
-    }
-
     /// True when the sample cannot be true together with those before.
     fn contradicts(&self, sample: Sample) -> bool {
         let elapsed = (self.at.max(sample.at) - self.at).as_secs_f64();
@@ -357,29 +387,30 @@ impl Tracker {
     fn absorb(&mut self, sample: Sample) {
         let now = self.at.max(sample.at);
         let elapsed = (now - self.at).as_secs_f64();
-        let edges = self.edges(sample, now);
-        self.at = now;
-        self.samples = self.samples.saturating_add(1);
-        self.least_delay = self.least_delay.min(sample.delay);
+        let edges = Edges::new(sample, self.pivot, now);
         let known = self.belief().offset_error();
         let predicted = self.predicted(elapsed);
+        let limits = edges.now(predicted.skew, predicted.skew_error());
+        self.at = now;
+        self.samples = self.samples.saturating_add(1);
+        self.least_delay = self.least_delay.min(limits.delay());
         self.guarantee.absorb(sample, &self.likely(elapsed));
         self.mix(elapsed);
         for ((_, belief), kind) in self.beliefs.iter_mut().zip(&KINDS) {
             *belief = belief.predicted(elapsed, kind.wander);
             belief.floor_variance *= 1.0 + FADING;
         }
-        if edges.half() < known {
+        if limits.half() < known {
             // By itself it says more than all before it did together: they were slow.
-            let fresh = Belief::of(&edges, Prior::default());
+            let fresh = Belief::of(&limits, Prior::default());
             self.beliefs.iter_mut().for_each(|(_, belief)| *belief = belief.with_offset_of(&fresh));
         } else {
-            self.follow_path(&edges, &predicted, sample.delay);
+            self.follow_path(&edges, &predicted, limits);
         }
         self.update(&edges);
         let belief = self.belief();
-        self.request.learn(edges.request - belief.floor - belief.offset, self.samples);
-        self.response.learn(edges.response - belief.floor + belief.offset, self.samples);
+        self.request.learn(edges.request.missed(&belief), self.samples);
+        self.response.learn(edges.response.missed(&belief), self.samples);
         // In whole nanoseconds, so that nothing is lost.
         let moved = Span::from_secs_f64(belief.offset);
         self.pivot = Offset::new(self.pivot.ahead() + moved);
@@ -401,14 +432,14 @@ impl Tracker {
     }
 
     /// Makes the floor uncertain when the path has changed.
-    fn follow_path(&mut self, edges: &Edges, predicted: &Belief, delay: Span) {
+    fn follow_path(&mut self, edges: &Edges, predicted: &Belief, limits: Limits) {
         // The offset cancels out of the sum of both ways: whatever the clocks do, the delay lies above twice the floor.
-        let missed = edges.half() - predicted.floor;
+        let missed = limits.half() - predicted.floor;
         if missed < -(SHORTER_PATH * predicted.floor_variance.sqrt() + SHARPEST) {
             self.beliefs.iter_mut().for_each(|(_, belief)| belief.floor_variance += missed * missed);
         }
-        self.request.note(edges.request - predicted.floor - predicted.offset);
-        self.response.note(edges.response - predicted.floor + predicted.offset);
+        self.request.note(edges.request.missed(predicted));
+        self.response.note(edges.response.missed(predicted));
         // Both: one alone may be a busy way, and says nothing against the other.
         if self.request.not_near >= NOT_NEAR && self.response.not_near >= NOT_NEAR {
             let longer = self.request.missed.min(self.response.missed);
@@ -417,7 +448,7 @@ impl Tracker {
                 belief.floor_variance += longer * longer / 4.0;
             }
             (self.request.not_near, self.response.not_near) = (0, 0);
-            self.least_delay = delay;
+            self.least_delay = limits.delay();
         }
     }
 
@@ -425,8 +456,8 @@ impl Tracker {
     fn update(&mut self, edges: &Edges) {
         let mut likelihoods = [0.0_f64; KINDS.len()];
         for (((_, belief), kind), likelihood) in self.beliefs.iter_mut().zip(&KINDS).zip(&mut likelihoods) {
-            for (sign, edge, way) in [(1.0, edges.request, &self.request), (-1.0, edges.response, &self.response)] {
-                let (cut, likely) = belief.cut(sign, edge, way.queueing, kind.blur);
+            for (edge, way) in [(&edges.request, &self.request), (&edges.response, &self.response)] {
+                let (cut, likely) = belief.cut(edge, way.queueing, kind);
                 *belief = cut;
                 *likelihood += likely;
             }
@@ -477,11 +508,11 @@ struct Belief {
 
 impl Belief {
     /// From one exchange alone, and what is expected of the skew: half of what it took may have been queueing, in unknown shares.
-    fn of(edges: &Edges, prior: Prior) -> Self {
-        let half = edges.half();
+    fn of(limits: &Limits, prior: Prior) -> Self {
+        let half = limits.half();
         let variance = half * half / 4.0;
         Self {
-            offset: (edges.request - edges.response) / 2.0,
+            offset: (limits.request - limits.response) / 2.0,
             skew: prior.skew,
             floor: 0.75 * half,
             offset_variance: variance,
@@ -524,21 +555,22 @@ impl Belief {
         }
     }
 
-    /// After one way: `sign` · offset + floor lies below `edge`, by an exponential number of mean `queueing`. With the logarithm
-    /// of how likely that was.
+    /// After one way: `sign` · offset + floor lay below the edge, by an exponential number of mean `queueing`. With the logarithm
+    /// of how likely that was. The offset at the edge's own instant is offset - age · skew, so that the edge says of the skew what it says.
     ///
     /// A Gaussian N(m, v) times exp(x / q) is N(m + v/q, v) with another weight: the edge cuts that off. Mean and variance of what is left
     /// follow from λ = φ(β)/Φ(β) at the cut β: m + v/q - sλ and v (1 - βλ - λ²).
-    fn cut(&self, sign: f64, edge: f64, queueing: f64, blur: f64) -> (Self, f64) {
+    fn cut(&self, edge: &Edge, queueing: f64, kind: &Kind) -> (Self, f64) {
+        let Edge { sign, age, .. } = *edge;
         // Covariance of each of the three with the sum that is cut.
-        let offset = sign * self.offset_variance + self.offset_floor;
-        let skew = sign * self.offset_skew + self.skew_floor;
-        let floor = sign * self.offset_floor + self.floor_variance;
-        let blur = SHARPEST + blur * queueing;
-        let variance = sign * offset + floor + blur * blur;
+        let offset = sign * (self.offset_variance - age * self.offset_skew) + self.offset_floor;
+        let skew = sign * (self.offset_skew - age * self.skew_variance) + self.skew_floor;
+        let floor = sign * (self.offset_floor - age * self.skew_floor) + self.floor_variance;
+        let blur = SHARPEST + kind.blur * queueing;
+        let strayed = kind.wander * kind.wander * age.abs() * age * age / 3.0;
+        let variance = sign * (offset - age * skew) + floor + strayed + blur * blur;
         let error = variance.sqrt();
-        let sum = sign * self.offset + self.floor;
-        let missed = edge - sum;
+        let missed = edge.missed(self);
         if missed > OUTLYING * queueing + SIGMAS * error {
             return (*self, -OUTLYING);
         }
@@ -603,6 +635,7 @@ fn tail(x: f64) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Exchange;
 
     /// Samples of a slave that is `ahead` and runs fast by `skew`; `queue` holds the request up.
     fn sample(seconds: f64, ahead: Span, skew: Skew, queue: Span) -> Sample {
@@ -824,6 +857,110 @@ mod tests {
         let error = estimate.offset.distance(at(120).offset);
         assert!(error < Span::from_micros(2), "{error}");
         assert!(error <= estimate.error_bound);
+    }
+
+    /// A slave whose skew wanders, as a polyline through whole seconds.
+    struct Wanderer {
+        /// By how much it is ahead at each second.
+        ahead: Vec<Span>,
+    }
+
+    impl Wanderer {
+        /// For so many seconds; the skew changes by up to 5 ppb in each.
+        fn new(skew: Skew, seconds: i64) -> Self {
+            let mut rate = skew.as_ratio();
+            let second = |index| {
+                rate += 10e-9 * (noise(7 * index + 3) - 0.5);
+                Span::from_secs_f64(rate)
+            };
+            let gained = (0..seconds).map(second).collect::<Vec<_>>();
+            let sum = |ahead: &mut Span, by: &Span| {
+                *ahead = *ahead + *by;
+                Some(*ahead)
+            };
+            Self { ahead: std::iter::once(Span::ZERO).chain(gained.iter().scan(Span::ZERO, sum)).collect() }
+        }
+
+        fn offset(&self, at: LocalTime) -> Offset {
+            let nanos = at.as_nanos();
+            let second = usize::try_from(nanos / 1_000_000_000).expect("after the start");
+            let (before, after) = (self.ahead[second], self.ahead[second + 1]);
+            let part = Span::from_nanos(nanos % 1_000_000_000).as_secs_f64();
+            Offset::new(before + Span::from_secs_f64((after - before).as_secs_f64() * part))
+        }
+
+        /// The request leaves at `t1`.
+        fn exchange(&self, t1: LocalTime, request: Span, turnaround: Span, response: Span) -> Sample {
+            let (arrived, left) = (t1 + request, t1 + request + turnaround);
+            let shown = |at: LocalTime| at.on_other_clock(self.offset(at));
+            Exchange { t1, t2: shown(arrived), t3: shown(left), t4: left + response }.sample().expect("a true exchange")
+        }
+    }
+
+    /// Asks a slave once a second, which takes `turnaround` of the second's number; whatever comes on top of 50 µs a way is given by
+    /// `queueing` of twice the second's number, and of that and one. The errors half a second later, of all seconds.
+    fn errors(slave: &Wanderer, turnaround: impl Fn(i64) -> Span, queueing: impl Fn(i64) -> Span) -> Vec<f64> {
+        let mut estimator = Estimator::new();
+        let burst = (0..8).map(|index| (Span::from_millis(20 * index), index, Span::ZERO));
+        let rounds = (1..700).map(|second| (Span::from_secs(second), second, turnaround(second)));
+        let ask = |(after, index, turnaround): (Span, i64, Span)| {
+            let way = |index| Span::from_micros(50) + queueing(index);
+            let t1 = LocalTime::from_nanos(0) + after;
+            let judgement = estimator.push(slave.exchange(t1, way(2 * index), turnaround, way(2 * index + 1)));
+            assert_eq!(judgement, Judgement::Kept, "after {after}");
+            let at = t1 + Span::from_millis(500);
+            let estimate = estimator.estimate(at).expect("a sample");
+            let error = estimate.offset.distance(slave.offset(at));
+            assert!(error <= estimate.error_bound, "after {after}: {error} outside {}", estimate.error_bound);
+            error.as_secs_f64()
+        };
+        burst.chain(rounds).map(ask).collect()
+    }
+
+    fn rms(errors: &[f64]) -> f64 {
+        let count = Span::from_secs(i64::try_from(errors.len()).expect("few")).as_secs_f64();
+        (errors.iter().map(|error| error * error).sum::<f64>() / count).sqrt()
+    }
+
+    #[test]
+    fn an_answer_that_takes_its_time_is_as_good_as_one_at_once() {
+        let jitter = |index| Span::from_secs_f64(-10e-6 * libm::log(1.0 - noise(index)));
+        for ppm in [-100, 0, 100] {
+            let slave = Wanderer::new(Skew::from_ppm(ppm), 702);
+            let at_once = errors(&slave, |_| Span::ZERO, jitter);
+            let place = |millis: f64, second| Span::from_secs_f64(1e-3 * millis * noise(5 * second + 1));
+            for (name, late) in [
+                ("250 ms", errors(&slave, |_| Span::from_millis(250), jitter)),
+                ("up to 250 ms", errors(&slave, |second| place(250.0, second), jitter)),
+                ("up to 400 ms", errors(&slave, |second| place(400.0, second), jitter)),
+            ] {
+                // From the second round on, and when all is known.
+                for from in [10, 200] {
+                    let (quick, slow) = (rms(&at_once[from..]), rms(&late[from..]));
+                    assert!(slow < 1.2 * quick, "{ppm} ppm, {name}, from {from}: {slow} against {quick}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_hold_whatever_the_turnaround_and_whoever_holds_exchanges_back() {
+        let turnaround = |second: i64| Span::from_secs_f64(noise(5 * second + 1));
+        for ppm in [-100, 100] {
+            let slave = Wanderer::new(Skew::from_ppm(ppm), 702);
+            // Requests, responses, or both take longer and longer; and now and then one takes as long as it likes.
+            for held in [[true, false], [false, true], [true, true]] {
+                for speed in [1, 30, 1_000].map(Skew::from_ppm) {
+                    let ramp = |index: i64| {
+                        let is_held = held[usize::from(index % 2 == 1)];
+                        let ramp = if is_held { speed.over(Span::from_secs(index / 2)) } else { Span::ZERO };
+                        let fault = if noise(index) < 0.05 { 0.2 * noise(index + 1) } else { 5e-6 * noise(index) };
+                        ramp + Span::from_secs_f64(fault)
+                    };
+                    errors(&slave, turnaround, ramp);
+                }
+            }
+        }
     }
 
     #[test]

@@ -9,9 +9,18 @@
 //!     t1              t4       master's local clock
 //! ```
 //!
+//! The slave may take its time over the answer. Meanwhile the two clocks run apart, so that the offset is that of the middle, and the
+//! delay is wrong by what they gained on each other: 25 µs at 100 ppm and a quarter of a second. A sample keeps both instants, and
+//! whoever knows the skew takes that into account.
+//!
 //! Source: Cristian, "Probabilistic clock synchronization", 1989, in the symmetric form of RFC 5905, section 8.
 
-use crate::time::{LocalTime, Offset, Span};
+use crate::time::{LocalTime, Offset, Skew, Span};
+
+/// No oscillator is wrong by more, as a ratio, and no two run apart by more: those of computers are wrong by 100 ppm at most, and badly
+/// calibrated ones by 500. Larger: the bounds of the first second are wider, and a lying master draws clocks away faster. Smaller:
+/// machines with bad oscillators are never measured.
+pub const LARGEST_RATE: Skew = Skew::from_ppm(1_000);
 
 /// The four stamps of a request and its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +43,8 @@ pub struct Sample {
     pub at: LocalTime,
     /// Slave's local clock minus master's.
     pub offset: Offset,
-    /// Round-trip time without the slave's turnaround. Not negative. The true offset lies within half of it.
+    /// Round-trip time on the master's clock without the turnaround on the slave's. A slave that runs fast makes it too short by what its
+    /// clock gained in the turnaround, which may leave it negative.
     pub delay: Span,
     /// From t1 to t4 on the master's local clock, the slave's turnaround included.
     pub round_trip: Span,
@@ -45,11 +55,17 @@ impl Sample {
     pub fn shifted(self, by: Span) -> Self {
         Self { offset: Offset::new(self.offset.ahead() + by), ..self }
     }
+
+    /// How far the true offset can be from this one, at the middle: half the delay, and what two oscillators can gain on each other
+    /// between the middle and either end. Not negative.
+    pub fn uncertainty(&self) -> Span {
+        self.delay.half() + LARGEST_RATE.over(self.round_trip.half())
+    }
 }
 
 impl Exchange {
     /// Offset and delay of this exchange; `None` when the stamps contradict each other (an answer before its
-    /// question, a turnaround longer than the whole exchange).
+    /// question, a turnaround longer than the whole exchange on any oscillator).
     ///
     /// Assumes that both ways took equally long; what they differ by shows up halved in the offset, which is
     /// why the truth is only known to lie within half the delay.
@@ -57,7 +73,8 @@ impl Exchange {
         let turnaround = self.t3 - self.t2;
         let round_trip = self.t4 - self.t1;
         let delay = round_trip - turnaround;
-        if !turnaround.is_forward() || !round_trip.is_forward() || !delay.is_forward() {
+        let gained = LARGEST_RATE.over(round_trip);
+        if !turnaround.is_forward() || !round_trip.is_forward() || !(delay + gained).is_forward() {
             return None;
         }
         let there = self.t2.offset_from(self.t1).ahead();
@@ -97,6 +114,21 @@ mod tests {
             let error = sample.map(|sample| sample.offset.distance(Offset::new(Span::from_nanos(500))));
             assert!(error.is_some_and(|error| error <= Span::from_nanos(50)), "{there} there: {error:?}");
         }
+    }
+
+    #[test]
+    fn a_fast_slave_that_takes_its_time_is_no_contradiction() {
+        // 50 there and back, and 250 ms in between, in which a slave that is fast by 100 ppm gains 25 µs.
+        let (wait, gained) = (250_000_000, 25_000);
+        let sample = exchange(0, 50, 50 + wait + gained, 100 + wait).sample().expect("it is plausible");
+        assert_eq!(sample.delay, Span::from_nanos(100 - gained));
+        // The middle of the exchange has half of it.
+        let truth = Offset::new(Span::from_nanos(gained / 2));
+        assert!(sample.offset.distance(truth) <= sample.uncertainty());
+        assert!(sample.uncertainty() < Span::from_micros(125));
+        // 1,000 ppm are 250 µs: no oscillator gains more.
+        assert!(exchange(0, 50, 50 + wait + 250_100, 100 + wait).sample().is_some());
+        assert_eq!(exchange(0, 50, 50 + wait + 250_101, 100 + wait).sample(), None);
     }
 
     #[test]

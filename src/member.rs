@@ -7,8 +7,7 @@ use crate::average::{Reading, Reason, Standing, Verdict};
 use crate::context::{Recipient, is_plausible};
 use crate::election::Rank;
 use crate::estimator::{Estimate, Estimator, Judgement};
-use crate::exchange::{Exchange, Sample};
-use crate::guarantee::LARGEST_RATE;
+use crate::exchange::{Exchange, LARGEST_RATE, Sample};
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{Acknowledgement, Answered, Departure, Entry, Join, Merit, Outcome, Response};
 use crate::round_trip::RoundTrip;
@@ -409,7 +408,8 @@ impl Member {
             self.recall_skew(response, known_rate);
         }
         let earlier = self.held.take().and_then(|held| self.learn_held(held, response.previous));
-        let judgement = if response.previous.is_some() && self.agrees(sample) {
+        // Whatever cannot be true is learned from at once: a clock that has jumped is not to be noticed an exchange later.
+        let judgement = if response.previous.is_some() && self.estimator.agrees(sample) {
             let t2 = if response.is_stamped_near_the_wire { StampSource::Kernel } else { StampSource::User };
             self.held = Some(Held { t1, exchange, stamps: left.source.max(t2).max(t4.source) });
             Judgement::Kept
@@ -487,14 +487,6 @@ impl Member {
     fn learn(&mut self, sample: Sample, stamps: StampSource) -> Judgement {
         (self.last_sample, self.stamps) = (Some(sample), stamps);
         self.estimator.push(sample)
-    }
-
-    /// True when the sample can be true together with what is known; not when nothing is. Whatever cannot is learned from
-    /// at once: a clock that has jumped is not to be noticed an exchange later.
-    fn agrees(&self, sample: Sample) -> bool {
-        self.estimator.estimate(sample.at).is_some_and(|estimate| {
-            sample.offset.distance(estimate.offset) <= sample.delay.half() + estimate.error_bound
-        })
     }
 
     /// The sample that was learned from last.

@@ -16,8 +16,7 @@
 use std::fmt;
 
 use crate::clock::DisciplinedClock;
-use crate::exchange::Exchange;
-use crate::guarantee::LARGEST_RATE;
+use crate::exchange::{Exchange, LARGEST_RATE};
 use crate::protocol::{Entry, Request};
 use crate::time::{LocalTime, Skew, Span, Time};
 
@@ -84,14 +83,14 @@ impl Witness {
         let sample = exchange.and_then(Exchange::sample);
         self.has_jumped = sample.is_some_and(|sample| {
             let expected = request.t1.on_other_clock(sample.offset);
-            (t2 - expected).abs() > JUMP + sample.delay
+            (t2 - expected).abs() > JUMP + sample.uncertainty().times(2)
         });
         self.sight = sample.map(|sample| {
             // Both targets are lines, so that it does not matter that they are known for another instant.
             let elapsed = sample.at - request.t1;
             let masters = Time::from_local(request.t1, request.ahead) + elapsed + request.rate.over(elapsed);
             let own = clock.target(sample.at.on_other_clock(sample.offset));
-            Sight { gap: own - masters, uncertainty: sample.delay.half(), adjustment: clock.adjustment() }
+            Sight { gap: own - masters, uncertainty: sample.uncertainty(), adjustment: clock.adjustment() }
         });
     }
 
@@ -177,8 +176,8 @@ mod tests {
     fn a_correction_must_close_the_gap_that_was_measured() {
         let ahead = Span::from_millis(3);
         let witness = seen(ahead);
-        // Half of the 100 µs on the way, eight times 15 µs, and the slack.
-        let limit = Span::from_micros(50 + 120 + 100);
+        // Half of the 100 µs on the way, what clocks gain in half of 150 µs, eight times 15 µs, and the slack.
+        let limit = Span::from_micros(50 + 120 + 100) + LARGEST_RATE.over(Span::from_micros(75));
         let rounding = Span::from_nanos(10);
         for wrong in [Span::ZERO, limit - rounding, rounding - limit] {
             assert_eq!(witness.bears_out(&entry(wrong - ahead), Some(Span::ZERO)), Ok(()), "{wrong}");
@@ -187,6 +186,18 @@ mod tests {
             let answer = witness.bears_out(&entry(wrong - ahead), Some(Span::from_secs(1)));
             assert!(matches!(answer, Err(Contradiction::Gap { .. })), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_took_its_time_is_no_contradiction() {
+        // The master's oscillator is slow by 100 ppm: in the quarter of a second it falls 25 µs behind, and the delay comes out negative.
+        let wait = Span::from_millis(250);
+        let late = Exchange { t3: exchange().t3 + wait + Skew::from_ppm(300).over(wait), ..exchange() };
+        let late = Exchange { t4: late.t4 + wait, ..late };
+        let mut witness = Witness::default();
+        witness.heard(&request(Span::from_micros(5)), arrival(), Some(late), &clock(Span::from_millis(3)));
+        assert_eq!(witness.bears_out(&entry(Span::from_millis(-3)), Some(Span::ZERO)), Ok(()));
+        assert!(witness.bears_out(&entry(Span::ZERO), Some(Span::ZERO)).is_err());
     }
 
     #[test]

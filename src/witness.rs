@@ -86,11 +86,16 @@ impl Witness {
             (t2 - expected).abs() > JUMP + sample.uncertainty().times(2)
         });
         self.sight = sample.map(|sample| {
-            // Both targets are lines, so that it does not matter that they are known for another instant.
+            // Both targets are lines, so that it does not matter that they are known for another instant, but for what is wrong with
+            // the own one's rate. Asked once in a round the exchange is as old as that, and by 223 ppm (a first burst on a busy machine)
+            // the gap has grown by 223 µs meanwhile: without it such a clock would refuse every correction, for ever.
             let elapsed = sample.at - request.t1;
+            // (A clock that has never been corrected knows nothing of its rate, and believes what it is told.)
+            let rate_error = if clock.is_corrected() { clock.rate_error(t2) } else { Skew::ZERO };
+            let grown = rate_error.over(elapsed.abs());
             let masters = Time::from_local(request.t1, request.ahead) + elapsed + request.rate.over(elapsed);
             let own = clock.target(sample.at.on_other_clock(sample.offset));
-            Sight { gap: own - masters, uncertainty: sample.uncertainty(), adjustment: clock.adjustment() }
+            Sight { gap: own - masters, uncertainty: sample.uncertainty() + grown, adjustment: clock.adjustment() }
         });
     }
 
@@ -121,6 +126,7 @@ impl Witness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Correction;
     use crate::config::CorrectionPolicy;
     use crate::identity::{Incarnation, NodeId};
 
@@ -225,6 +231,22 @@ mod tests {
         // What was seen before a correction says nothing after it.
         let later = Entry { adjustment: 1, ..entry(Span::from_millis(-3)) };
         assert!(seen(Span::from_millis(3)).bears_out(&later, Some(bound)).is_err());
+    }
+
+    /// The clock is right at `T1` and runs fast by 400 ppm; the correction puts it right where the request arrives, a second later.
+    #[test]
+    fn a_clock_whose_rate_is_not_known_is_corrected_all_the_same() {
+        let fast = Skew::from_ppm(400);
+        for (rate_error, is_believed) in [(Skew::from_ppm(410), true), (Skew::from_ppm(1), false)] {
+            let mut clock = clock(Span::ZERO);
+            let (reference, rate, amount) = (T1 + SLAVE_AHEAD, clock.rate() + fast, Span::ZERO);
+            let wrong = Correction { reference, amount, rate, error_bound: Span::from_micros(10), rate_error };
+            clock.correct(wrong, T1 + SLAVE_AHEAD).unwrap();
+            let mut witness = Witness::default();
+            witness.heard(&request(Span::from_micros(5)), arrival(), Some(exchange()), &clock);
+            let right = Entry { adjustment: 1, ..entry(-fast.over(Span::from_secs(1))) };
+            assert_eq!(witness.bears_out(&right, Some(Span::from_micros(420))).is_ok(), is_believed, "{rate_error}");
+        }
     }
 
     #[test]

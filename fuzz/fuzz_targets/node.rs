@@ -26,7 +26,7 @@ use berkeleyd::context::{Event, TERM_LEAP};
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::keys::KeyRing;
 use berkeleyd::node::{Node, TransmitToken};
-use berkeleyd::protocol::{Frame, Message};
+use berkeleyd::protocol::{Entry, Frame, Message};
 use berkeleyd::stamp::{Stamp, StampSource};
 use berkeleyd::tiers::{Tier, Tiers};
 use berkeleyd::time::{LocalTime, Skew, Span, Time, WIRE_LIMIT};
@@ -379,11 +379,12 @@ impl Stage {
 
     /// The clock of a slave after a correction, by what that says; `None`: it says nothing to this clock.
     fn corrected(&self, tier: Tier, mut clock: DisciplinedClock, datagram: &[u8]) -> Option<DisciplinedClock> {
-        let Message::Correction(entries) = frame_in(datagram)?.message else {
+        let Message::Correction(corrections) = frame_in(datagram)?.message else {
             return None;
         };
         let own = (OWN, self.node(tier).incarnation(), clock.adjustment());
-        let entry = entries.iter().find(|entry| (entry.node, entry.node_incarnation, entry.adjustment) == own)?;
+        let of_own = |entry: &Entry| (entry.node, entry.node_incarnation, entry.adjustment) == own;
+        let entry = corrections.entries.iter().find(of_own)?;
         let correction = Correction {
             reference: entry.reference,
             amount: entry.correction,

@@ -485,8 +485,9 @@ impl EventLoop {
                 // There is a notice of it, which is counted.
                 Ok(Received::Unreachable(_)) => {}
                 Ok(Received::Datagram { bytes, from, at, is_last }) => {
-                    self.tiers.handle_datagram(tier, self.clock.now(), from, at, bytes);
-                    self.drain();
+                    let now = self.clock.now();
+                    self.tiers.handle_datagram(tier, now, from, at, bytes);
+                    self.drain(now);
                     if is_last {
                         self.send();
                     }
@@ -545,6 +546,9 @@ impl EventLoop {
                     return self.warn_rarely(tier, "notice", text);
                 }
             }
+            if !port.has_more.notices && !port.sockets.awaits_notice() {
+                return;
+            }
         }
         self.note(tier, |has_more| has_more.notices = true);
     }
@@ -558,14 +562,13 @@ impl EventLoop {
     fn flush(&mut self) {
         // What waited for room goes first.
         self.send();
-        self.drain();
+        self.drain(self.clock.now());
         self.send();
     }
 
-    /// Takes what the nodes have to send, in batches, and logs what they have to tell.
-    fn drain(&mut self) {
+    /// Takes what the nodes have to send, in batches, and logs what they have to tell. `now` was read at most a microsecond ago.
+    fn drain(&mut self, mut now: LocalTime) {
         while !self.is_blocked() {
-            let now = self.clock.now();
             let Some((tier, Transmit { to, token })) = self.tiers.poll_transmit(now, &mut self.buffer) else {
                 break;
             };
@@ -576,6 +579,7 @@ impl EventLoop {
             if !port.sockets.has_room() {
                 self.send_from(tier);
             }
+            now = self.clock.now();
         }
         while let Some((tier, event)) = self.tiers.poll_event() {
             if let (Tier::Lower, Event::Corrected { applied, .. } | Event::Led { applied }, Some(steered)) =

@@ -10,8 +10,8 @@ use std::os::fd::AsRawFd;
 use mio::net::UdpSocket;
 use nix::sys::socket::{MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg};
 
-/// So many messages pass in one system call at most. The call itself costs as much as handling one or two of them, so that more than this would
-/// gain little; and what is answered in one batch waits for the last of it, some 50 µs.
+/// So many messages pass in one system call at most. A call costs a fraction of what the kernel does for one message in it, so that a longer batch gains
+/// little; and what is answered in a batch waits for the last of it, some 50 µs.
 pub(super) const BATCH: usize = 32;
 
 /// A message as the system hands it over.

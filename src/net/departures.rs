@@ -125,9 +125,9 @@ impl<T> Departures<T> {
         self.first = self.first.wrapping_add(1);
     }
 
-    /// True when stamps may still come.
+    /// True when notices were read that nobody has taken, or stamps may still come.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.notices.is_empty() || !self.waiting.is_empty()
     }
 
     /// Who stamped the last departure whose fate is known.

@@ -875,7 +875,7 @@ mod tests {
             };
             let gained = (0..seconds).map(second).collect::<Vec<_>>();
             let sum = |ahead: &mut Span, by: &Span| {
-                *ahead = *ahead + *by;
+                *ahead += *by;
                 Some(*ahead)
             };
             Self { ahead: std::iter::once(Span::ZERO).chain(gained.iter().scan(Span::ZERO, sum)).collect() }

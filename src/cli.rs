@@ -331,6 +331,7 @@ mod tests {
                 max_correction: Some(Span::from_secs(10)),
             },
             max_slaves: 5,
+            own_addresses: Vec::new(),
             lie: Span::from_millis(3),
         };
         assert_eq!(node(text), expected);

@@ -129,6 +129,9 @@ pub struct NodeConfig {
     pub weights: Vec<(Who, NonZeroU32)>,
     /// By how much longer a request takes than its response, as the operator has measured; zero for who is not named.
     pub delay_asymmetries: Vec<(Who, Span)>,
+    /// The addresses of this machine, but for loopback. What goes to the group is looped back to nodes there before the kernel says when
+    /// it left, so that they are asked alone.
+    pub own_addresses: Vec<IpAddr>,
     /// For tests and demonstrations: a slave says that its clock is ahead by this much more than it is.
     pub lie: Span,
 }
@@ -156,6 +159,7 @@ impl NodeConfig {
             max_slaves: 16_384,
             weights: Vec::new(),
             delay_asymmetries: Vec::new(),
+            own_addresses: Vec::new(),
             lie: Span::ZERO,
         }
     }
@@ -168,7 +172,8 @@ impl NodeConfig {
         let peers = if group == wanted.group { &wanted.peers } else { &self.peers };
         // Of a submaster only one of its nodes can be a reference; which one, its start has decided.
         let is_reference = if upper == wanted.upper { wanted.is_reference } else { self.is_reference };
-        Self { node_id, domain, upper, role, group, lie, is_reference, peers: peers.clone(), ..wanted.clone() }
+        let (peers, own_addresses) = (peers.clone(), self.own_addresses.clone());
+        Self { node_id, domain, upper, role, group, lie, is_reference, peers, own_addresses, ..wanted.clone() }
     }
 
     /// The weight given to a node; its own has no address.

@@ -12,7 +12,7 @@ use crate::clock::{Applied, DisciplinedClock, TooLarge};
 use crate::config::{NodeConfig, Role};
 use crate::counters::{Counters, DropReason};
 use crate::identity::{Domain, Incarnation, NodeId, Round, Term};
-use crate::protocol::{Acknowledgement, Announce, Entry, Header, Join, Merit, Request};
+use crate::protocol::{Acknowledgement, Announce, Answered, Entry, Header, Join, Merit, Request, Window};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Skew, Span, Time};
 use crate::timers::Throttle;
@@ -93,6 +93,13 @@ pub enum Outgoing {
         /// Whom.
         node: NodeId,
     },
+    /// Ask all who hear the group.
+    GroupRequest {
+        /// The group.
+        to: Recipient,
+        /// Over how long their answers are to be spread.
+        window: Window,
+    },
     /// Answer a master; t3 and all that the clock says are of the instant of sending.
     Response {
         /// Whom for.
@@ -104,9 +111,22 @@ pub enum Outgoing {
         /// Its round.
         round: Round,
     },
-    /// Correct one slave, or those that hear the group.
+    /// Correct one slave.
     Correction {
         /// Whom for.
+        to: Recipient,
+        /// Its round.
+        round: Round,
+        /// What it has to do.
+        entry: Entry,
+        /// The exchange on which that rests.
+        previous: Option<Answered>,
+        /// Its next response will acknowledge it.
+        by_response: bool,
+    },
+    /// Correct some of those that hear the group.
+    GroupCorrection {
+        /// The group.
         to: Recipient,
         /// Its round.
         round: Round,

@@ -1,9 +1,10 @@
 //! What the system tells of this machine's network interfaces.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::sys::socket::SockaddrStorage;
 
 /// The index of the first interface with this address.
 pub(crate) fn index_with(address: Ipv6Addr) -> Option<u32> {
@@ -36,6 +37,16 @@ pub(crate) fn multicast_v4() -> Vec<(String, Ipv4Addr)> {
         }
     }
     found
+}
+
+/// The addresses of this machine, but for loopback.
+pub(crate) fn own_addresses() -> Vec<IpAddr> {
+    let address = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
+    };
+    let all = getifaddrs().into_iter().flatten().filter_map(|entry| address(entry.address?));
+    all.filter(|address| !address.is_loopback()).collect()
 }
 
 /// True when a route leads to the address. Asks by connecting a socket, which sends nothing.

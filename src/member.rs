@@ -103,6 +103,8 @@ pub enum Asking {
         /// Requests still to be sent.
         left: u8,
     },
+    /// The whole group was asked in this round, and it has not answered yet.
+    Called,
     /// It is asked in this round, so many times already without an answer.
     Waiting {
         /// Requests sent.
@@ -149,6 +151,8 @@ pub struct Asked {
     pub t1: LocalTime,
     /// When it left: `t1`, until somebody nearer to the wire says better.
     pub left: Stamp,
+    /// How long the answer was asked to wait.
+    pub window: Span,
 }
 
 /// An exchange whose true t3 the next response will bring, if all goes well.
@@ -389,10 +393,10 @@ impl Member {
         known_rate: Option<Skew>,
     ) -> Result<Judgement, BadResponse> {
         let waiting = self.unanswered.iter().position(|asked| asked.t1 == response.t1);
-        let Asked { t1, left } = self.unanswered.remove(waiting.ok_or(BadResponse::Unsolicited)?);
+        let Asked { t1, left, window } = self.unanswered.remove(waiting.ok_or(BadResponse::Unsolicited)?);
         let exchange = Exchange { t1: left.at, t2: response.t2, t3: response.t3, t4: t4.at };
         let sample = self.sample(exchange).ok_or(BadResponse::Implausible)?;
-        self.round_trip.measure(t4.at - t1);
+        self.round_trip.measure(t4.at - t1 - window.min(response.t3 - response.t2));
         self.answered = Some(Answered { t1, t4: t4.at });
         self.last_heard = t4.at;
         self.missed = 0;
@@ -499,15 +503,20 @@ impl Member {
         self.stamps
     }
 
-    /// A correction is sent to it, for the first time.
+    /// A correction is about to be sent to it, for the first time.
     pub fn ordered(&mut self, round: Round, entry: Entry) {
-        self.delivery = Some(Delivery { round, entry, attempts: 1 });
+        self.delivery = Some(Delivery { round, entry, attempts: 0 });
         self.ordered = self.report.map(|report| Report {
             reference: entry.reference,
             target: report.target(entry.reference) + entry.correction,
             rate: entry.rate,
             ..report
         });
+    }
+
+    /// True when a correction waits to be sent to it.
+    pub fn is_untold(&self) -> bool {
+        self.delivery.is_some_and(|delivery| delivery.attempts == 0)
     }
 
     /// Takes in its acknowledgement of the delivery of `round`, and gives what had been delivered; `None` when nothing

@@ -26,7 +26,7 @@ use crate::guard::{Guard, Refused};
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::keys::KeyRing;
 use crate::master::{Ending, Heritage, Master};
-use crate::protocol::{Claim, Corrections, Frame, Header, Leave, Merit, Message, Refusal, peek_domain};
+use crate::protocol::{Claim, Corrections, Entries, Frame, Header, Leave, Merit, Message, Refusal, peek_domain};
 use crate::slave::Slave;
 use crate::stamp::Stamp;
 use crate::strangers::Strangers;
@@ -57,6 +57,7 @@ pub struct TransmitToken(Awaited);
 #[derive(Debug, PartialEq, Eq)]
 enum Awaited {
     Request { to: SocketAddr, node: NodeId, t1: LocalTime },
+    GroupRequest { t1: LocalTime },
     Response { t1: LocalTime },
 }
 
@@ -98,7 +99,7 @@ impl Node {
         let mut context = Context::new(config, incarnation, clock);
         let role = match role {
             Role::Master => RoleState::Master(Box::new(Master::new(&mut context, now))),
-            Role::Slave | Role::Auto => RoleState::Slave(Box::new(Slave::new(now))),
+            Role::Slave | Role::Auto => RoleState::Slave(Box::new(Slave::new(&context, now))),
         };
         if let Some(domain) = context.config.upper {
             context.tell(Event::Upper { domain, state: Upper::Awaited });
@@ -336,9 +337,11 @@ impl Node {
     pub fn handle_transmitted(&mut self, token: TransmitToken, stamp: Stamp) {
         match (token.0, &mut self.role) {
             (Awaited::Request { to, node, t1 }, RoleState::Master(master)) => master.request_left(to, node, t1, stamp),
+            (Awaited::GroupRequest { t1 }, RoleState::Master(master)) => master.group_request_left(t1, stamp),
             (Awaited::Response { t1 }, RoleState::Slave(slave)) => slave.response_left(t1, stamp),
             // Sent in a role that the node no longer has.
-            (Awaited::Request { .. }, RoleState::Slave(_)) | (Awaited::Response { .. }, RoleState::Master(_)) => {}
+            (Awaited::Request { .. } | Awaited::GroupRequest { .. }, RoleState::Slave(_))
+            | (Awaited::Response { .. }, RoleState::Master(_)) => {}
         }
     }
 
@@ -368,8 +371,8 @@ impl Node {
         let outgoing = self.context.next_outgoing()?;
         let mut term = self.term();
         let no_round = Round::default();
-        // Only one of these two holds entries that the message borrows.
-        let entries_to_send;
+        // What a correction borrows.
+        let (one, several);
         let mut awaited = None;
         let (to, round, message) = match (outgoing, &mut self.role) {
             (Outgoing::Request { to, node }, RoleState::Master(master)) => {
@@ -377,12 +380,22 @@ impl Node {
                 awaited = Some(Awaited::Request { to: to.address, node, t1: request.t1 });
                 (to, master.round(), Message::Request(request))
             }
+            (Outgoing::GroupRequest { to, window }, RoleState::Master(master)) => {
+                let request = master.group_request(&self.context, window, now);
+                awaited = Some(Awaited::GroupRequest { t1: request.t1 });
+                (to, master.round(), Message::Request(request))
+            }
             (Outgoing::Announce { to, announce }, RoleState::Master(master)) => {
                 (to, master.round(), Message::Announce(announce))
             }
-            (Outgoing::Correction { to, round, entries }, RoleState::Master(_)) => {
-                entries_to_send = entries;
-                (to, round, Message::Correction(Corrections::of(&entries_to_send)))
+            (Outgoing::Correction { to, round, entry, previous, by_response }, RoleState::Master(_)) => {
+                one = entry;
+                let entries = Entries::Typed(std::slice::from_ref(&one));
+                (to, round, Message::Correction(Corrections { entries, previous, by_response }))
+            }
+            (Outgoing::GroupCorrection { to, round, entries }, RoleState::Master(_)) => {
+                several = entries;
+                (to, round, Message::Correction(Corrections::of(&several)))
             }
             (Outgoing::Response { to, request, t2, round }, RoleState::Slave(slave)) => {
                 awaited = Some(Awaited::Response { t1: request.t1 });
@@ -413,7 +426,11 @@ impl Node {
             }
             // A frame of a role that the node no longer has.
             (
-                Outgoing::Request { .. } | Outgoing::Announce { .. } | Outgoing::Correction { .. },
+                Outgoing::Request { .. }
+                | Outgoing::GroupRequest { .. }
+                | Outgoing::Announce { .. }
+                | Outgoing::Correction { .. }
+                | Outgoing::GroupCorrection { .. },
                 RoleState::Slave(_),
             )
             | (

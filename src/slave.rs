@@ -16,12 +16,15 @@
 //! - a correction is applied only if it comes from the master followed, in its term, in a round above the last
 //!   applied one, for this incarnation and adjustment count, with a reference near now: so at most once, never
 //!   late, never out of order;
-//! - each request is answered once, to where it came from; nothing else that a stranger sends is answered, except
+//! - each request is answered once, to where it came from, but one to the group only when it is the master's, at most one in
+//!   [`GROUP_PAUSE`], and not when another request has come before its turn; nothing else that a stranger sends is answered, except
 //!   by a join to whoever announces, at most one in [`JOIN_PAUSE`].
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use crate::clock::{Applied, Correction};
+use crate::config::{NodeConfig, Role};
 use crate::context::{Arrival, Context, Event, Objection, Outgoing, Recipient, is_within_leap};
 use crate::counters::DropReason;
 use crate::election::{Hearing, silence};
@@ -29,11 +32,11 @@ use crate::exchange::Exchange;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{
     Acknowledgement, Announce, Answered, Corrections, Departure, Entry, Header, Leave, Message, Outcome, Request,
-    Response,
+    Response, Window,
 };
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Span};
-use crate::timers::Timers;
+use crate::timers::{Throttle, Timers};
 use crate::witness::Witness;
 
 /// The first pause between two joins, and the least that ever lies between two.
@@ -42,13 +45,23 @@ const JOIN_PAUSE: Span = Span::from_millis(100);
 const LONGEST_JOIN_PAUSE: Span = Span::from_secs(1);
 /// A correction whose reference lies further from now than this is late: longer than a master repeats it.
 const LONGEST_CORRECTION_AGE: Span = Span::from_secs(4);
+/// Who never stands looks for a master within this time of its start. Shorter: more of those that start at once do before they hear each other.
+const FIRST_JOIN_SPREAD: Span = Span::from_millis(20);
 /// Those who join a new master spread out by so much for each of them.
 const JOIN_SPREAD: Span = Span::from_micros(300);
 /// A followed master that has not asked for so many of its intervals (and a second at least) has forgotten us.
 const FORGOTTEN_INTERVALS: i64 = 3;
 
+/// Requests to the group are answered no more often than this: a forged one has everybody answer. Longer: shorter rounds have to ask one by one.
+const GROUP_PAUSE: Span = Span::from_millis(50);
+/// Who has heard so many others look for a master, and has nothing to offer to an election, does not do so as well: it waits for the announce
+/// that these bring about. Ten thousand that start at once would else each hear ten thousand joins.
+const CROWD: u32 = 8;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
+    /// Answer the request to the group.
+    Answer,
     /// Send the next join.
     Join,
     /// The master has been silent for too long.
@@ -72,8 +85,8 @@ struct Mastership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Following {
     address: SocketAddr,
-    /// When it asked last; `None`: it does not know of us yet.
-    last_request: Option<LocalTime>,
+    /// When it last asked or corrected just us; `None`: it does not know of us yet.
+    last_addressed: Option<LocalTime>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +126,14 @@ pub struct Slave {
     last_join: Option<LocalTime>,
     /// Who announced itself as master and would be followed, but has still to prove that it is alive.
     found: Option<Recipient>,
+    /// How many others look for a master as well: those heard since this node did so last, and half of those before.
+    crowd: u32,
     last_response: Option<Sent>,
+    /// The answer to a request to the group, until it is its turn.
+    answer: Option<Outgoing>,
+    group_requests: Throttle,
+    /// The exchange on which the last correction rested.
+    told: Option<Answered>,
     /// What it has seen of the master's clock itself.
     witness: Witness,
     /// When this role began.
@@ -127,17 +147,24 @@ pub struct Slave {
 }
 
 impl Slave {
-    /// A slave that joins at once.
-    pub fn new(now: LocalTime) -> Self {
+    /// A slave that joins at once, or as soon as it can have heard whether many do.
+    pub fn new(context: &Context, now: LocalTime) -> Self {
+        let NodeConfig { node_id, role, group, .. } = context.config;
+        let is_patient = role == Role::Slave && group.is_some();
+        let wait = if is_patient { place(node_id, context.incarnation.get(), FIRST_JOIN_SPREAD) } else { Span::ZERO };
         let mut timers = Timers::default();
-        timers.set(Timer::Join, now);
+        timers.set(Timer::Join, now + wait);
         Self {
             state: State::Listening { pause: JOIN_PAUSE },
             mastership: None,
             timers,
             last_join: None,
             found: None,
+            crowd: 0,
             last_response: None,
+            answer: None,
+            group_requests: Throttle::default(),
+            told: None,
             witness: Witness::default(),
             since: now,
             last_heard: None,
@@ -150,7 +177,7 @@ impl Slave {
     pub fn after_mastership(context: &Context, term: Term, now: LocalTime) -> Self {
         let (master, incarnation) = (context.config.node_id, context.incarnation);
         let mastership = Mastership { term, master, incarnation, since: now, corrected: None };
-        Self { mastership: Some(mastership), ..Self::new(now) }
+        Self { mastership: Some(mastership), ..Self::new(context, now) }
     }
 
     /// What it knows of the master.
@@ -221,7 +248,8 @@ impl Slave {
             Message::Correction(corrections) => self.on_correction(context, arrival, corrections),
             Message::Leave(leave) => self.on_leave(context, arrival, *leave),
             // Other slaves look for the master too, and the group hears them all. The election takes note.
-            Message::Join(_) | Message::Claim(_) | Message::Refusal(_) => {}
+            Message::Join(_) => self.crowd = self.crowd.saturating_add(1),
+            Message::Claim(_) | Message::Refusal(_) => {}
             Message::Response(_) | Message::Acknowledgement(_) => context.drop_datagram(DropReason::WrongRole, from),
         }
     }
@@ -231,6 +259,7 @@ impl Slave {
         while let Some(timer) = self.timers.pop_due(now) {
             match (timer, self.state) {
                 (Timer::Join, _) => self.join(context, now),
+                (Timer::Answer, _) => self.answer.take().into_iter().for_each(|answer| context.send(answer)),
                 (Timer::Silence, State::Following(_)) => self.lose_master(context, now, false),
                 (Timer::Silence, State::Listening { .. }) => {}
             }
@@ -243,16 +272,20 @@ impl Slave {
         let found = self.found.take();
         match self.state {
             State::Listening { pause } => {
-                self.last_join = Some(now);
-                let to: Vec<Recipient> = found.map_or_else(|| context.everybody().collect(), |found| vec![found]);
-                for to in to {
-                    context.send(Outgoing::Join { to });
+                let is_one_of_many = self.is_one_of_many(context);
+                self.crowd /= 2;
+                if found.is_some() || !is_one_of_many {
+                    self.last_join = Some(now);
+                    let to: Vec<Recipient> = found.map_or_else(|| context.everybody().collect(), |found| vec![found]);
+                    for to in to {
+                        context.send(Outgoing::Join { to });
+                    }
                 }
                 self.state = State::Listening { pause: pause.times(2).min(LONGEST_JOIN_PAUSE) };
                 self.timers.set(Timer::Join, now + pause);
             }
             State::Following(following) => {
-                let unaware = self.followed().filter(|_| following.last_request.is_none());
+                let unaware = self.followed().filter(|_| following.last_addressed.is_none());
                 if let Some(to) = found.or(unaware) {
                     self.send_join(context, now, to);
                 }
@@ -263,7 +296,7 @@ impl Slave {
     /// The settings have changed: the master that is followed has to know what this node brings now. Until it asks, it is told again.
     pub fn reconfigured(&mut self, context: &mut Context, now: LocalTime) {
         if let State::Following(following) = &mut self.state {
-            following.last_request = None;
+            following.last_addressed = None;
         }
         if let Some(to) = self.followed() {
             self.send_join(context, now, to);
@@ -357,7 +390,8 @@ impl Slave {
             self.announce = None;
         }
         self.left_to = None;
-        self.state = State::Following(Following { address: from, last_request: None });
+        self.answer = None;
+        self.state = State::Following(Following { address: from, last_addressed: None });
         self.timers.cancel(Timer::Join);
         self.heard(now);
         context.tell(Event::Following { master: header.sender, address: from, term: header.term });
@@ -372,14 +406,14 @@ impl Slave {
 
     fn on_request(&mut self, context: &mut Context, arrival: &Arrival, request: &Request) {
         let Arrival { stamp, now, header, .. } = *arrival;
+        if let Some(window) = request.window {
+            return self.on_group_request(context, arrival, request, window);
+        }
         match self.hear_master(context, arrival) {
             Ok(()) => {
-                if let State::Following(following) = &mut self.state {
-                    following.last_request = Some(now);
-                }
-                let exchange =
-                    self.last_response.zip(request.previous).and_then(|(sent, answered)| sent.exchange(answered));
-                self.witness.heard(request, stamp.at, exchange, &context.clock);
+                self.addressed(now);
+                self.witness(context, request, request.previous, stamp);
+                self.answer = None;
                 let to = arrival.sender();
                 context.send(Outgoing::Response { to, request: *request, t2: stamp, round: header.round });
             }
@@ -387,10 +421,44 @@ impl Slave {
         }
     }
 
+    /// The master followed asks everybody. Nobody else can: one forged datagram would have ten thousand answer.
+    fn on_group_request(&mut self, context: &mut Context, arrival: &Arrival, request: &Request, window: Window) {
+        let Arrival { from, stamp, now, header, is_fresh, .. } = *arrival;
+        if let Err(reason) = self.is_followed(arrival) {
+            return context.drop_datagram(reason, from);
+        }
+        if !is_fresh {
+            return context.drop_datagram(DropReason::Unproven, from);
+        }
+        if !self.group_requests.admits(now, GROUP_PAUSE) {
+            return context.drop_datagram(DropReason::TooMany, from);
+        }
+        self.heard(now);
+        self.witness(context, request, self.told, stamp);
+        self.answer =
+            Some(Outgoing::Response { to: arrival.sender(), request: *request, t2: stamp, round: header.round });
+        let salt = (header.term.get(), header.round.get());
+        self.timers.set(Timer::Answer, now + place(context.config.node_id, salt, window.span()));
+    }
+
+    /// Sees where the master's clock stands. `answered`: an exchange of which the master has told its stamps.
+    fn witness(&mut self, context: &Context, request: &Request, answered: Option<Answered>, t2: Stamp) {
+        let exchange = self.last_response.zip(answered).and_then(|(sent, answered)| sent.exchange(answered));
+        self.witness.heard(request, t2.at, exchange, &context.clock);
+    }
+
+    /// The master has sent something to this node alone: it knows of it.
+    fn addressed(&mut self, now: LocalTime) {
+        self.crowd = 0;
+        if let State::Following(following) = &mut self.state {
+            following.last_addressed = Some(now);
+        }
+    }
+
     fn on_announce(&mut self, context: &mut Context, arrival: &Arrival, announce: &Announce) {
         let now = arrival.now;
         if let Err(reason) = self.hear_master(context, arrival) {
-            return self.drop_of_master(context, arrival, reason, self.turn(context, announce));
+            return self.drop_of_master(context, arrival, reason, self.turn(context, announce, now));
         }
         self.announce = Some(*announce);
         self.heard(now);
@@ -403,9 +471,9 @@ impl Slave {
             true => announce.interval.times(FORGOTTEN_INTERVALS).max(LONGEST_JOIN_PAUSE),
             false => JOIN_PAUSE,
         };
-        if following.last_request.is_none_or(|last| now - last > patience) {
+        if following.last_addressed.is_none_or(|last| now - last > patience) {
             // Whoever has been asked before is not one of many.
-            let turn = following.last_request.map_or_else(|| self.turn(context, announce), |_| Span::ZERO);
+            let turn = following.last_addressed.map_or_else(|| self.turn(context, announce, now), |_| Span::ZERO);
             if turn == Span::ZERO {
                 self.send_join(context, now, arrival.sender());
             } else {
@@ -414,10 +482,22 @@ impl Slave {
         }
     }
 
-    /// When it is its turn to join a new master, so that a thousand slaves do not do it at once.
-    fn turn(&self, context: &Context, announce: &Announce) -> Span {
-        let place = context.config.node_id.get() % u64::from(announce.members.max(1));
-        JOIN_SPREAD.times(i64::try_from(place).unwrap_or(0))
+    /// When it is its turn to join a new master, so that a thousand slaves do not do it at once: by the members that the master expects, and
+    /// some time before the next announce where many look for it of whom it does not know.
+    fn turn(&self, context: &Context, announce: &Announce, now: LocalTime) -> Span {
+        let among_members = context.config.node_id.get() % u64::from(announce.members.max(1));
+        let turn = JOIN_SPREAD.times(i64::try_from(among_members).unwrap_or(0));
+        // Who has joined this master and was not heard is one of many as well.
+        let was_not_heard = self.last_join.zip(self.mastership).is_some_and(|(joined, known)| joined >= known.since);
+        match self.is_one_of_many(context) || was_not_heard {
+            true => turn.max(place(context.config.node_id, now.as_nanos(), announce.heartbeat.span())),
+            false => turn,
+        }
+    }
+
+    /// True for one of a crowd that starts at once and looks for a master, none of whom matters to an election.
+    fn is_one_of_many(&self, context: &Context) -> bool {
+        context.config.role == Role::Slave && context.config.group.is_some() && self.crowd >= CROWD
     }
 
     /// Drops a frame of somebody who takes itself for the master. A restarted master has to learn of the term that
@@ -481,34 +561,56 @@ impl Slave {
             context.tell(Event::MasterLost { master, resigned });
         }
         self.state = State::Listening { pause: JOIN_PAUSE };
+        self.answer = None;
         self.timers.cancel(Timer::Silence);
         self.timers.set(Timer::Join, now + JOIN_PAUSE);
     }
 
     fn on_correction(&mut self, context: &mut Context, arrival: &Arrival, corrections: &Corrections<'_>) {
-        let Arrival { from, now, header, .. } = *arrival;
-        let is_followed = match (self.mastership, self.state) {
-            (Some(known), State::Following(following)) => {
-                (known.term, known.master, known.incarnation, following.address)
-                    == (header.term, header.sender, header.incarnation, from)
-            }
-            (Some(_) | None, State::Following(_) | State::Listening { .. }) => false,
-        };
-        if !is_followed {
-            let is_old = header.term < self.term();
-            return context.drop_datagram(if is_old { DropReason::StaleTerm } else { DropReason::Stranger }, from);
+        let Arrival { from, now, .. } = *arrival;
+        if let Err(reason) = self.is_followed(arrival) {
+            return context.drop_datagram(reason, from);
         }
         self.heard(now);
         // At most one entry is for us; a second one would be a duplicate of its round.
-        if let Some(entry) = corrections.entries.iter().find(|entry| entry.node == context.config.node_id)
-            && let Err(reason) = self.apply(context, arrival, &entry)
-        {
+        let Some(entry) = corrections.entries.iter().find(|entry| entry.node == context.config.node_id) else {
+            return;
+        };
+        if entry.node_incarnation == context.incarnation {
+            self.addressed(now);
+            self.told = corrections.previous;
+        }
+        if let Err(reason) = self.apply(context, arrival, &entry, corrections.by_response) {
             context.drop_datagram(reason, from);
         }
     }
 
+    /// Whether a frame comes from the master followed, in its term, from its address.
+    fn is_followed(&self, arrival: &Arrival) -> Result<(), DropReason> {
+        let Arrival { from, header, .. } = *arrival;
+        match (self.mastership, self.state) {
+            (Some(known), State::Following(following))
+                if (known.term, known.master, known.incarnation, following.address)
+                    == (header.term, header.sender, header.incarnation, from) =>
+            {
+                Ok(())
+            }
+            (Some(_) | None, State::Following(_) | State::Listening { .. }) if header.term < self.term() => {
+                Err(DropReason::StaleTerm)
+            }
+            (Some(_) | None, State::Following(_) | State::Listening { .. }) => Err(DropReason::Stranger),
+        }
+    }
+
     /// Applies an entry for this node, or says which fence keeps it out.
-    fn apply(&mut self, context: &mut Context, arrival: &Arrival, entry: &Entry) -> Result<(), DropReason> {
+    /// `by_response`: what is applied is acknowledged by the next response alone.
+    fn apply(
+        &mut self,
+        context: &mut Context,
+        arrival: &Arrival,
+        entry: &Entry,
+        by_response: bool,
+    ) -> Result<(), DropReason> {
         let Arrival { now, header: Header { round, .. }, .. } = *arrival;
         let Some(mastership) = &mut self.mastership else {
             return Err(DropReason::Stranger);
@@ -522,8 +624,7 @@ impl Slave {
             }
             if round == corrected {
                 // Our acknowledgement was lost.
-                let acknowledgement = Acknowledgement { adjustment: context.clock.adjustment(), outcome };
-                context.send(Outgoing::Acknowledgement { to: arrival.sender(), round, acknowledgement });
+                Self::acknowledge(context, arrival, outcome, by_response);
                 return Err(DropReason::DuplicateCorrection);
             }
         }
@@ -540,8 +641,7 @@ impl Slave {
             Err(_) => Outcome::Refused,
         };
         mastership.corrected = Some((round, outcome));
-        let acknowledgement = Acknowledgement { adjustment: context.clock.adjustment(), outcome };
-        context.send(Outgoing::Acknowledgement { to: arrival.sender(), round, acknowledgement });
+        Self::acknowledge(context, arrival, outcome, by_response);
         match applied {
             Ok(applied) => {
                 context.last_correction = entry.correction;
@@ -557,6 +657,15 @@ impl Slave {
                 })
             }
         }
+    }
+
+    /// Says what became of a correction, unless the next response does.
+    fn acknowledge(context: &mut Context, arrival: &Arrival, outcome: Outcome, by_response: bool) {
+        if by_response && outcome != Outcome::Refused {
+            return;
+        }
+        let acknowledgement = Acknowledgement { adjustment: context.clock.adjustment(), outcome };
+        context.send(Outgoing::Acknowledgement { to: arrival.sender(), round: arrival.header.round, acknowledgement });
     }
 
     /// Corrects the clock, unless its policy or what was measured speaks against it.
@@ -577,4 +686,12 @@ impl Slave {
         };
         Ok(context.clock.correct(correction, now)?)
     }
+}
+
+/// A node's place in a while, which differs from node to node and, with another `salt`, from one time to the next.
+fn place(node: NodeId, salt: impl Hash, within: Span) -> Span {
+    let mut hasher = DefaultHasher::new();
+    (node.get(), salt).hash(&mut hasher);
+    let nanos = u64::try_from(within.as_nanos()).unwrap_or(0).max(1);
+    Span::from_nanos(i64::try_from(hasher.finish() % nanos).unwrap_or(0))
 }

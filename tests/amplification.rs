@@ -17,6 +17,7 @@ use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::protocol::{
     Acknowledgement, Claim, Corrections, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Refusal, Request,
+    Window,
 };
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
@@ -44,6 +45,7 @@ fn messages(about: NodeId, life: Incarnation, local: LocalTime) -> Vec<Message<'
     let claim = Claim { priority: 9, merit: Merit::Appointed, is_handover: false };
     vec![
         Message::Request(Request::bare(local)),
+        Message::Request(Request { window: Some(Window::new(Span::from_millis(1))), ..Request::bare(local) }),
         Message::Response(messages::response(local, local, local)),
         Message::Correction(Corrections::of(Box::leak(Box::new([entry])))),
         Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Slewed }),

@@ -202,17 +202,36 @@ fn nobody_is_followed_at_a_stale_term_and_in_one_term_only_one() {
 #[test]
 fn a_join_that_comes_too_early_is_sent_when_it_may() {
     let mut slave = Subject::new(Role::Slave);
-    slave.node.handle_timeout(NOW);
-    slave.drain(NOW);
+    let first = NOW + Span::from_millis(20);
+    slave.node.handle_timeout(first);
+    slave.drain(first);
+    assert_eq!(slave.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [group()]);
     slave.sent.clear();
-    let soon = NOW + Span::from_millis(30);
+    let soon = first + Span::from_millis(30);
     slave.receive_at(soon, at(1), &announce(3));
     assert!(slave.sent.is_empty(), "30 ms after the first join");
     let due = slave.node.poll_timeout().expect("the join that was held back");
-    assert_eq!(due - NOW, Span::from_millis(100));
+    assert_eq!(due - first, Span::from_millis(100));
     slave.node.handle_timeout(due);
     slave.drain(due);
     assert_eq!(slave.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [at(1)]);
+}
+
+#[test]
+fn one_of_a_crowd_waits_for_the_announce_that_the_others_bring_about() {
+    let mut slave = Subject::new(Role::Slave);
+    for number in 0..8 {
+        slave.receive(at(100), &messages::join_of_stranger(number));
+    }
+    let first = NOW + Span::from_millis(20);
+    slave.node.handle_timeout(first);
+    slave.drain(first);
+    assert!(slave.sent.is_empty(), "its own join would tell nobody anything");
+    // What it has heard counts for less and less: somebody has to go on looking.
+    let second = first + Span::from_millis(100);
+    slave.node.handle_timeout(second);
+    slave.drain(second);
+    assert_eq!(slave.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [group()]);
 }
 
 #[test]

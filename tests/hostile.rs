@@ -159,14 +159,14 @@ fn garbage(actor: &Actor) -> Vec<(DropReason, Vec<u8>)> {
         (DropReason::Length, leave[..47].to_vec()),
         (DropReason::Length, [&leave[..], &[0; 2_000]].concat()),
         (DropReason::Length, patched(&correction, 40, &[0, 2])),
-        (DropReason::Count, [&patched(&correction, 40, &[0, 0])[..48]].concat()),
+        (DropReason::Count, [&patched(&correction, 40, &[0, 0])[..64]].concat()),
     ];
     // The length of a frame without entries has to be right for the count to be looked at.
     if let Some((_, frame)) = all.last_mut() {
-        frame[6..8].copy_from_slice(&48_u16.to_be_bytes());
+        frame[6..8].copy_from_slice(&64_u16.to_be_bytes());
     }
     // Absurd times in each field that holds one; none of these values is legal in it.
-    for (frame, fields) in [(&response, [40, 48, 56, 64, 72, 80].as_slice()), (&correction, &[64, 72, 80, 88])] {
+    for (frame, fields) in [(&response, [40, 48, 56, 64, 72, 80].as_slice()), (&correction, &[56, 80, 88, 96, 104])] {
         for (at, value) in fields.iter().flat_map(|at| [i64::MIN, i64::MIN + 1, 1 << 62].map(|value| (*at, value))) {
             all.push((DropReason::OutOfRange, patched(frame, at, &value.to_be_bytes())));
         }

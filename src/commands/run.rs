@@ -9,9 +9,11 @@ use nix::unistd::getppid;
 
 use crate::commands::demo::PARENT;
 use crate::commands::{Failure, default_socket};
+use crate::config::NodeConfig;
 use crate::event_loop::{EventLoop, signals};
 use crate::failure::one_line;
 use crate::identity::{Incarnation, NodeId};
+use crate::interfaces;
 use crate::key_file::KeyFile;
 use crate::local_clock::LocalClock;
 use crate::net::Sockets;
@@ -85,7 +87,11 @@ pub fn run(config: RunConfig, sources: Sources) -> Result<(), Failure> {
         .inspect_err(|error| warn!("the service manager is told nothing: {error}"));
     // Two nodes on one oscillator: they begin with the same.
     let time = start.system + config.inject_offset;
-    let node = |draft: NodeDraft| Node::new(draft.into_config(node_id), incarnation, start.local, time, rate);
+    let own_addresses = interfaces::own_addresses();
+    let node = |draft: NodeDraft| {
+        let config = NodeConfig { own_addresses: own_addresses.clone(), ..draft.into_config(node_id) };
+        Node::new(config, incarnation, start.local, time, rate)
+    };
     let lower = node(config.node);
     let tiers = match config.upper {
         Some((draft, _)) => Tiers::submaster(node(draft), lower),

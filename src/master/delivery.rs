@@ -1,0 +1,151 @@
+//! How a master's corrections reach its members: together or one by one, and again when they are lost.
+
+use crate::context::{Arrival, Context, Event, Outgoing, Recipient};
+use crate::counters::DropReason;
+use crate::identity::NodeId;
+use crate::member::Member;
+use crate::protocol::{Acknowledgement, Entry, MAX_ENTRIES, Outcome};
+use crate::time::{LocalTime, Offset, Span};
+
+use super::round::ATTEMPTS;
+use super::{Master, Timer};
+
+/// Corrections go to the group in so many frames at most. Every slave hears each of them, so that a thousand slaves would
+/// hear 42,000 frames a round; sent alone it is one each.
+const GROUP_FRAMES: usize = 4;
+/// So many corrections of a large group are sent at a time. A socket buffer of the default size holds some 277 datagrams: ten thousand at once would be
+/// lost, and so would other frames behind them.
+const HANDED_OUT: usize = 64;
+/// Between these. Shorter is nothing a poll can wait for.
+const HAND_OUT_PAUSE: Span = Span::from_millis(1);
+/// All are sent within this part of the time between two rounds, if need be more at a time: asking takes a quarter and waiting another.
+const HANDING_OUT_PART: i64 = 8;
+/// Where rounds are no further apart than this, corrections of a large group are acknowledged by the next response. Longer: who has missed
+/// its correction goes on without it for that time.
+const LONGEST_UNACKNOWLEDGED: Span = Span::from_secs(2);
+
+impl Master {
+    /// Corrects one newcomer between two rounds, to where the ensemble is now. It has no vote yet, so that nothing is
+    /// averaged. A reference has one, and waits for the round: the ensemble goes to it, not it to the ensemble.
+    pub(super) fn correct_newcomer(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
+        if self.answering() + 1 < context.config.quorum || context.awaits_upper() {
+            return;
+        }
+        let own = context.clock.target(now);
+        let entry = self
+            .members
+            .get(&node)
+            .filter(|member| !member.peer.is_reference || context.config.upper.is_some())
+            .and_then(|member| member.measured(now, own))
+            .and_then(|measured| self.entry(context, node, &measured, Offset::ZERO, context.clock.rate(), now));
+        self.deliver(context, entry.as_slice(), now);
+    }
+
+    /// Sends corrections and waits for their acknowledgements: in full frames to those who hear the group, alone to the
+    /// others, or to everybody when the group would have to hear too many frames.
+    pub(super) fn deliver(&mut self, context: &mut Context, entries: &[Entry], now: LocalTime) {
+        let hearers = entries.iter().filter(|entry| self.members.get(&entry.node).is_some_and(|m| m.peer.hears_group));
+        let group = context.config.group.filter(|_| (2..=GROUP_FRAMES * MAX_ENTRIES).contains(&hearers.count()));
+        let mut for_group = Vec::new();
+        for entry in entries {
+            let Some(member) = self.members.get_mut(&entry.node) else {
+                continue;
+            };
+            member.ordered(self.round, *entry);
+            self.timers.set(Timer::Repeat(entry.node), now + member.round_trip.timeout(0));
+            let alone = tell_alone(member, false);
+            if group.is_some() && member.peer.hears_group {
+                for_group.push(*entry);
+            } else {
+                alone.into_iter().for_each(|correction| context.send(correction));
+            }
+        }
+        if let Some(to) = group.map(Recipient::anybody) {
+            for entries in for_group.chunks(MAX_ENTRIES) {
+                context.send(Outgoing::GroupCorrection { to, round: self.round, entries: entries.to_vec() });
+            }
+        }
+    }
+
+    /// Sends the corrections of a round to the members of a large group, some at a time.
+    pub(super) fn deliver_paced(&mut self, context: &mut Context, entries: &[Entry], now: LocalTime) {
+        for entry in entries {
+            if let Some(member) = self.members.get_mut(&entry.node) {
+                member.ordered(self.round, *entry);
+            }
+        }
+        self.untold = NodeId::default();
+        self.hand_out(context, now);
+    }
+
+    /// Sends the next few corrections of the round. What a response acknowledges needs no timer.
+    pub(super) fn hand_out(&mut self, context: &mut Context, now: LocalTime) {
+        let by_response = self.pause <= LONGEST_UNACKNOWLEDGED;
+        let turns =
+            usize::try_from(self.pause.part(HANDING_OUT_PART).as_nanos() / HAND_OUT_PAUSE.as_nanos()).unwrap_or(1);
+        let most = HANDED_OUT.max(self.members.len() / turns.max(1));
+        let untold = self.members.range_mut(self.untold..).filter(|(_, member)| member.is_untold());
+        for (sent, (node, member)) in untold.enumerate() {
+            if sent == most {
+                self.untold = *node;
+                self.timers.set(Timer::HandOut, now + HAND_OUT_PAUSE);
+                return;
+            }
+            tell_alone(member, by_response).into_iter().for_each(|correction| context.send(correction));
+            if !by_response {
+                self.timers.set(Timer::Repeat(*node), now + member.round_trip.timeout(0));
+            }
+        }
+    }
+
+    /// Sends a correction again that has not been acknowledged, or gives it up: the next round brings a better one.
+    pub(super) fn repeat(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
+        let Some(member) = self.members.get_mut(&node) else {
+            return;
+        };
+        let Some(delivery) = member.delivery else {
+            return;
+        };
+        if delivery.attempts >= ATTEMPTS {
+            member.delivery = None;
+            return;
+        }
+        member.retransmissions += 1;
+        self.timers.set(Timer::Repeat(node), now + member.round_trip.timeout(delivery.attempts));
+        tell_alone(member, false).into_iter().for_each(|correction| context.send(correction));
+    }
+
+    pub(super) fn on_acknowledgement(
+        &mut self,
+        context: &mut Context,
+        arrival: &Arrival,
+        acknowledgement: &Acknowledgement,
+    ) {
+        let Arrival { from, now, header, .. } = *arrival;
+        let Some(member) = self.members.get_mut(&header.sender) else {
+            return context.drop_datagram(DropReason::Stranger, from);
+        };
+        if let Some(reason) = Self::impostor(&member.peer, from, header.incarnation) {
+            return context.drop_datagram(reason, from);
+        }
+        if header.term != self.term {
+            return context.drop_datagram(DropReason::StaleTerm, from);
+        }
+        let Some(delivery) = member.acknowledged(header.round, acknowledgement) else {
+            return context.drop_datagram(DropReason::Unsolicited, from);
+        };
+        member.last_heard = now;
+        self.timers.cancel(Timer::Repeat(header.sender));
+        if acknowledgement.outcome == Outcome::Refused {
+            context.tell(Event::RefusedBySlave { node: header.sender, correction: delivery.entry.correction });
+        }
+    }
+}
+
+/// The frame that tells a member alone what it has to do, once more; `None` when there is nothing to do.
+fn tell_alone(member: &mut Member, by_response: bool) -> Option<Outgoing> {
+    let (to, previous) = (member.peer.recipient(), member.last_answered());
+    let delivery = member.delivery.as_mut()?;
+    delivery.attempts += 1;
+    Some(Outgoing::Correction { to, round: delivery.round, entry: delivery.entry, previous, by_response })
+}

@@ -1,0 +1,214 @@
+//! A round of a large group: one request to all, answers over a window, corrections acknowledged by the next response. In virtual time.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here is a failed test")]
+
+mod support;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use berkeleyd::config::{NodeConfig, Role};
+use berkeleyd::context::Event;
+use berkeleyd::counters::DropReason;
+use berkeleyd::identity::NodeId;
+use berkeleyd::protocol::{Corrections, Entries, Entry, Frame, Header, Message, Request, Window};
+use berkeleyd::time::{LocalTime, Skew, Span};
+use bytes::BytesMut;
+use support::network::{Fault, Network, address, group};
+
+const MASTER: usize = 0;
+/// Slaves: more than are asked one by one.
+const SLAVES: usize = 200;
+/// Of a slave that a test is about.
+const ONE: usize = 7;
+
+fn config(number: usize, role: Role) -> NodeConfig {
+    NodeConfig { group: Some(group()), ..NodeConfig::new(NodeId::new(u64::try_from(number).unwrap()), role) }
+}
+
+/// A master and its slaves, whose rounds are a second apart by now.
+fn settled(own_addresses: &[std::net::IpAddr]) -> Network {
+    let mut network = Network::new();
+    let master = NodeConfig { own_addresses: own_addresses.to_vec(), ..config(1, Role::Master) };
+    network.start(master, Fault::default());
+    for number in 2..2 + SLAVES {
+        let drift = Skew::from_ppm(i64::try_from(number % 41).unwrap() - 20);
+        network.start(config(number, Role::Slave), Fault { offset: Span::from_millis(3), drift });
+    }
+    network.run_until(Span::from_secs(20));
+    assert_eq!(network.members[MASTER].node.as_master().unwrap().members().count(), SLAVES);
+    network
+}
+
+/// What was sent, by kind and by whether it went to the group.
+type Sent = Rc<RefCell<BTreeMap<(u8, bool), usize>>>;
+
+const REQUEST: u8 = 1;
+const RESPONSE: u8 = 2;
+const CORRECTION: u8 = 3;
+const ACKNOWLEDGEMENT: u8 = 4;
+
+/// Counts what is sent from now on.
+fn counted(network: &mut Network) -> Sent {
+    let sent = Sent::default();
+    let counts = Rc::clone(&sent);
+    network.tamper = Box::new(move |_, to, message| {
+        *counts.borrow_mut().entry((message.kind(), to == group())).or_default() += 1;
+    });
+    sent
+}
+
+fn count(sent: &Sent, kind: u8, to_group: bool) -> usize {
+    sent.borrow().get(&(kind, to_group)).copied().unwrap_or_default()
+}
+
+fn round(network: &Network) -> usize {
+    usize::try_from(network.members[MASTER].node.round().get()).unwrap()
+}
+
+/// Runs until the next round has just begun.
+fn begin_round(network: &mut Network) {
+    let before = round(network);
+    while round(network) == before {
+        network.run_for(Span::from_millis(1));
+    }
+}
+
+#[test]
+fn a_round_is_one_request_and_its_answers_are_spread() {
+    let mut network = settled(&[]);
+    let sent = counted(&mut network);
+    begin_round(&mut network);
+    sent.borrow_mut().clear();
+    let before = round(&network);
+    // In steps of 100 µs: the answers in any millisecond.
+    let (mut answers, mut most) = (vec![0], 0);
+    for _ in 0..50_000 {
+        network.run_for(Span::from_micros(100));
+        answers.push(count(&sent, RESPONSE, false));
+        let earlier = answers[answers.len().saturating_sub(11)];
+        most = most.max(answers.last().unwrap() - earlier);
+    }
+    let rounds = round(&network) - before;
+    assert!((4..=6).contains(&rounds), "{rounds} rounds in 5 s");
+    assert_eq!(count(&sent, REQUEST, true), rounds);
+    assert_eq!((count(&sent, REQUEST, false), count(&sent, ACKNOWLEDGEMENT, false)), (0, 0));
+    let of_rounds = (rounds - 1) * SLAVES..=(rounds + 1) * SLAVES;
+    assert!(of_rounds.contains(&count(&sent, RESPONSE, false)), "{sent:?}");
+    assert!(of_rounds.contains(&count(&sent, CORRECTION, false)), "{sent:?}");
+    // 40 are meant; the places are drawn.
+    assert!((20..=70).contains(&most), "{most} answers in a millisecond");
+    assert!(network.spread(0..=SLAVES) < Span::from_micros(30), "{}", network.spread(0..=SLAVES));
+}
+
+#[test]
+fn nodes_of_the_masters_own_machine_are_asked_alone() {
+    let mut network = settled(&[address(0).ip()]);
+    let sent = counted(&mut network);
+    network.run_for(Span::from_secs(3));
+    assert!(count(&sent, REQUEST, false) >= 2 * SLAVES, "{sent:?}");
+    // Each answers the group's request as well, and that answer counts for nothing.
+    assert!(network.members[MASTER].node.counters().dropped(DropReason::Unsolicited) > 0);
+}
+
+#[test]
+fn who_is_not_heard_is_asked_alone_and_nobody_else() {
+    let mut network = settled(&[]);
+    let sent = counted(&mut network);
+    begin_round(&mut network);
+    sent.borrow_mut().clear();
+    // Every other answer of one slave is lost.
+    let mut is_lost = false;
+    network.fate = Box::new(move |_, from, _, bytes| {
+        let is_response = matches!(Frame::decode(bytes), Ok(Frame { message: Message::Response(_), .. }));
+        is_lost ^= from == ONE && is_response;
+        if is_lost && from == ONE && is_response { None } else { Some(Span::from_micros(50)) }
+    });
+    let (before, round_before) = (network.members[ONE].node.clock().adjustment(), round(&network));
+    network.run_for(Span::from_secs(5));
+    let rounds = round(&network) - round_before;
+    let alone = count(&sent, REQUEST, false);
+    assert!((rounds - 1..=rounds + 1).contains(&alone), "{alone} requests in {rounds} rounds");
+    assert!(network.members[ONE].node.clock().adjustment() - before >= u32::try_from(rounds - 1).unwrap());
+}
+
+#[test]
+fn the_next_round_makes_up_for_a_lost_correction() {
+    let mut network = settled(&[]);
+    begin_round(&mut network);
+    let lost = Rc::new(RefCell::new(0));
+    let losses = Rc::clone(&lost);
+    network.fate = Box::new(move |_, _, to, bytes| {
+        let is_correction = matches!(Frame::decode(bytes), Ok(Frame { message: Message::Correction(_), .. }));
+        let is_lost = to == ONE && is_correction && *losses.borrow() == 0;
+        *losses.borrow_mut() += u32::from(is_lost);
+        if is_lost { None } else { Some(Span::from_micros(50)) }
+    });
+    let (sent, before, round_before) =
+        (counted(&mut network), network.members[ONE].node.clock().adjustment(), round(&network));
+    network.run_for(Span::from_secs(4));
+    let rounds = u32::try_from(round(&network) - round_before).unwrap();
+    let corrected = network.members[ONE].node.clock().adjustment() - before;
+    assert_eq!(*lost.borrow(), 1);
+    // That of the round under way was lost.
+    assert!((rounds - 1..=rounds).contains(&corrected), "{corrected} corrections in {rounds} rounds");
+    assert_eq!((count(&sent, REQUEST, false), count(&sent, ACKNOWLEDGEMENT, false)), (0, 0));
+    assert!(network.spread(0..=SLAVES) < Span::from_micros(30), "{}", network.spread(0..=SLAVES));
+}
+
+/// A request to the group in the name of the master.
+fn forged(network: &Network) -> BytesMut {
+    let master = &network.members[MASTER].node;
+    let header = Header {
+        domain: master.config().domain,
+        round: master.round(),
+        term: master.term(),
+        sender: master.config().node_id,
+        incarnation: master.incarnation(),
+    };
+    let window = Some(Window::new(Span::from_millis(1)));
+    let message = Message::Request(Request { window, ..Request::bare(LocalTime::from_nanos(1)) });
+    let mut bytes = BytesMut::new();
+    Frame { header, message }.encode(&mut bytes);
+    bytes
+}
+
+#[test]
+fn only_the_master_asks_the_group_and_not_too_often() {
+    let mut network = settled(&[]);
+    begin_round(&mut network);
+    network.run_for(Span::from_millis(300));
+    let sent = counted(&mut network);
+    let bytes = forged(&network);
+    network.inject(ONE, "10.9.9.9:99".parse().unwrap(), &bytes);
+    network.run_for(Span::from_millis(10));
+    assert_eq!((count(&sent, RESPONSE, false), network.to_nobody), (0, 0), "a stranger");
+    for _ in 0..20 {
+        network.inject(ONE, address(MASTER), &bytes);
+        network.run_for(Span::from_millis(1));
+    }
+    assert_eq!(count(&sent, RESPONSE, false), 1, "a forged address");
+    assert_eq!(network.members[ONE].node.counters().dropped(DropReason::TooMany), 19);
+}
+
+#[test]
+fn a_master_that_lies_to_one_of_many_is_noticed() {
+    let mut network = settled(&[]);
+    network.tamper = Box::new(move |index, to, message| {
+        if let (MASTER, Message::Correction(corrections)) = (index, &mut *message)
+            && to == address(ONE)
+        {
+            let lie = |entry: Entry| Entry { correction: entry.correction + Span::from_millis(5), ..entry };
+            let entries: Vec<Entry> = corrections.entries.iter().map(lie).collect();
+            *message = Message::Correction(Corrections { entries: Entries::Typed(entries.leak()), ..*corrections });
+        }
+    });
+    let before = network.members[ONE].events.len();
+    network.run_for(Span::from_secs(10));
+    let refused = |event: &&Event| matches!(event, Event::Refused { .. });
+    let refusals = network.members[ONE].events[before..].iter().filter(refused).count();
+    let bound = network.members[ONE].node.clock().error_bound(network.members[ONE].local(network.now));
+    assert!(refusals > 5, "{refusals} refusals, bound {bound}");
+    assert!(network.spread(0..=SLAVES) < Span::from_micros(500), "{}", network.spread(0..=SLAVES));
+}

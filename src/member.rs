@@ -155,15 +155,33 @@ pub struct Asked {
     pub window: Span,
 }
 
-/// An exchange whose true t3 the next response will bring, if all goes well.
+/// The exchange that was answered last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Held {
+struct Last {
     /// The t1 on the wire, which names it.
     t1: LocalTime,
     /// With the t3 on the wire.
     exchange: Exchange,
     /// Who took the bluntest of the other three stamps.
     stamps: StampSource,
+    /// Nothing is learned from it yet: the next response will bring its true t3, if all goes well.
+    is_held: bool,
+}
+
+/// What was known of an oscillator.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    skew: Skew,
+    /// How far it was likely to be wrong at most.
+    error: Skew,
+    /// How far it could be wrong, whatever delayed the samples.
+    bound: Skew,
+}
+
+impl From<&Estimate> for Rate {
+    fn from(estimate: &Estimate) -> Self {
+        Self { skew: estimate.skew, error: estimate.skew_error, bound: estimate.skew_bound }
+    }
 }
 
 /// A correction that was sent and not acknowledged yet.
@@ -203,7 +221,7 @@ struct Trust {
     /// Rounds in a row within γ.
     agreeing: u32,
     /// What was known of its oscillator when it was last counted; `None` when it was not counted since.
-    counted_with: Option<Estimate>,
+    counted_with: Option<Rate>,
     /// It was a member of the ensemble that the master took over.
     heritage: Option<Heritage>,
 }
@@ -236,12 +254,11 @@ pub struct Member {
     /// It has answered since the round began, and the answer made sense.
     is_fresh: bool,
     trust: Trust,
-    /// What it had earned before its local clock seemed to jump in this round.
-    trust_before_jump: Option<Trust>,
-    unanswered: Vec<Asked>,
-    /// The exchange that was answered last, by the t1 on the wire.
-    answered: Option<Answered>,
-    held: Option<Held>,
+    /// What it had earned before its local clock seemed to jump in this round. On the heap, for hardly one does.
+    trust_before_jump: Option<Box<Trust>>,
+    /// Later ones follow earlier ones.
+    unanswered: [Option<Asked>; UNANSWERED],
+    last: Option<Last>,
     /// The sample that was learned from last, and who took the bluntest of its stamps.
     last_sample: Option<Sample>,
     stamps: StampSource,
@@ -303,9 +320,8 @@ impl Member {
             is_fresh: false,
             trust: Trust::default(),
             trust_before_jump: None,
-            unanswered: Vec::with_capacity(UNANSWERED),
-            answered: None,
-            held: None,
+            unanswered: [None; UNANSWERED],
+            last: None,
             last_sample: None,
             stamps: StampSource::User,
             estimator: Estimator::new(),
@@ -347,20 +363,23 @@ impl Member {
 
     /// The exchange with it that was answered last, for its next request to tell.
     pub fn last_answered(&self) -> Option<Answered> {
-        self.answered
+        self.last.map(|last| Answered { t1: last.t1, t4: last.exchange.t4 })
     }
 
     /// A request goes out.
     pub fn request_sent(&mut self, asked: Asked) {
-        if self.unanswered.len() >= UNANSWERED {
-            self.unanswered.remove(0);
+        let free = self.unanswered.iter().position(Option::is_none).unwrap_or(0);
+        if let Some(later) = self.unanswered.get_mut(free..) {
+            later.rotate_left(1);
         }
-        self.unanswered.push(asked);
+        if let Some(last) = self.unanswered.last_mut() {
+            *last = Some(asked);
+        }
     }
 
     /// The request with this t1, if its answer is still waited for.
     pub fn asked_at(&mut self, t1: LocalTime) -> Option<&mut Asked> {
-        self.unanswered.iter_mut().find(|asked| asked.t1 == t1)
+        self.unanswered.iter_mut().flatten().find(|asked| asked.t1 == t1)
     }
 
     /// A new round begins: it has to answer again, and what it did not acknowledge is stale. Tells whether it has just
@@ -392,12 +411,12 @@ impl Member {
         t4: Stamp,
         known_rate: Option<Skew>,
     ) -> Result<Judgement, BadResponse> {
-        let waiting = self.unanswered.iter().position(|asked| asked.t1 == response.t1);
-        let Asked { t1, left, window } = self.unanswered.remove(waiting.ok_or(BadResponse::Unsolicited)?);
+        let mut waiting = self.unanswered.iter_mut();
+        let Asked { t1, left, window } =
+            waiting.find_map(|asked| asked.take_if(|asked| asked.t1 == response.t1)).ok_or(BadResponse::Unsolicited)?;
         let exchange = Exchange { t1: left.at, t2: response.t2, t3: response.t3, t4: t4.at };
         let sample = self.sample(exchange).ok_or(BadResponse::Implausible)?;
         self.round_trip.measure(t4.at - t1 - window.min(response.t3 - response.t2));
-        self.answered = Some(Answered { t1, t4: t4.at });
         self.last_heard = t4.at;
         self.missed = 0;
         self.peer.is_reference = response.is_reference;
@@ -411,20 +430,18 @@ impl Member {
         if self.estimator.samples() == 0 {
             self.recall_skew(response, known_rate);
         }
-        let earlier = self.held.take().and_then(|held| self.learn_held(held, response.previous));
+        let held = self.last.take().filter(|last| last.is_held);
+        let earlier = held.and_then(|held| self.learn_held(held, response.previous));
         // Whatever cannot be true is learned from at once: a clock that has jumped is not to be noticed an exchange later.
-        let judgement = if response.previous.is_some() && self.estimator.agrees(sample) {
-            let t2 = if response.is_stamped_near_the_wire { StampSource::Kernel } else { StampSource::User };
-            self.held = Some(Held { t1, exchange, stamps: left.source.max(t2).max(t4.source) });
-            Judgement::Kept
-        } else {
-            self.learn(sample, StampSource::User)
-        };
+        let is_held = response.previous.is_some() && self.estimator.agrees(sample);
+        let judgement = if is_held { Judgement::Kept } else { self.learn(sample, StampSource::User) };
+        let t2 = if response.is_stamped_near_the_wire { StampSource::Kernel } else { StampSource::User };
+        self.last = Some(Last { t1, exchange, stamps: left.source.max(t2).max(t4.source), is_held });
         self.is_fresh |= judgement != Judgement::Suspect;
         if earlier != Some(Judgement::Restarted) && judgement != Judgement::Restarted {
             return Ok(judgement);
         }
-        self.trust_before_jump = Some(std::mem::take(&mut self.trust));
+        self.trust_before_jump = Some(Box::new(std::mem::take(&mut self.trust)));
         Ok(Judgement::Restarted)
     }
 
@@ -439,10 +456,9 @@ impl Member {
         let Some(trust) = self.trust_before_jump.take() else {
             return;
         };
-        self.trust = trust;
+        self.trust = *trust;
         if let (Some(counted), Some(sample)) = (trust.counted_with, self.last_sample) {
-            self.estimator =
-                Estimator::expecting(counted.skew, counted.skew_error.part(RATE_SIGMAS), counted.skew_bound);
+            self.estimator = Estimator::expecting(counted.skew, counted.error.part(RATE_SIGMAS), counted.bound);
             self.estimator.push(sample);
         }
     }
@@ -463,8 +479,8 @@ impl Member {
 
     /// Learns from an exchange that has waited for its true t3, with it if `previous` brings it, else with the one on the wire, which
     /// makes the delay longer and so the sample lighter.
-    fn learn_held(&mut self, held: Held, previous: Option<Departure>) -> Option<Judgement> {
-        let Held { t1, exchange, stamps } = held;
+    fn learn_held(&mut self, held: Last, previous: Option<Departure>) -> Option<Judgement> {
+        let Last { t1, exchange, stamps, is_held: _ } = held;
         let late = previous.filter(|departure| departure.t1 == t1).map(|departure| departure.late);
         let completed = late.and_then(|late| self.sample(Exchange { t3: exchange.t3 + late, ..exchange }));
         match completed {
@@ -631,7 +647,7 @@ impl Member {
             self.trust.counted_with = None;
             return None;
         }
-        let before = self.trust.counted_with.replace(*estimate);
+        let before = self.trust.counted_with.replace(estimate.into());
         Some(match (self.report, before) {
             (Some(report), _) if self.peer.is_reference => report.rate.on_top_of(estimate.skew) - ensemble_rate,
             (Some(report), None) if is_founder => {
@@ -641,7 +657,7 @@ impl Member {
             (_, None) => Skew::ZERO,
             (_, Some(before)) => {
                 let learned = estimate.skew - before.skew;
-                if learned.abs() <= before.skew_error {
+                if learned.abs() <= before.error {
                     learned
                 } else {
                     self.trust.counted_with = Some(before);

@@ -28,12 +28,15 @@ use crate::time::{LocalTime, Span};
 
 /// Numbers kept for each life. A master sends some 14 frames a second to a slave (10 announces, a request or two, a correction or
 /// two), so that this is about as much as [`HORIZON`]. With fewer, frames are refused that another socket has overtaken while the
-/// receiver did not run; more costs 8 bytes each for every member.
+/// receiver did not run; more costs 4 bytes each for every member.
 pub const REMEMBERED: usize = 16;
 
 /// A frame that is older than the newest by more than this is refused. A slave takes a master that was silent for so long for lost,
 /// and a request is repeated sooner. The larger it is, the more of what was recorded before we began to listen is accepted.
 pub const HORIZON: Span = Span::from_secs(1);
+
+/// Farther below the highest than anything that is not refused anyway, see [`HORIZON`]: 4.3 s.
+const FORGOTTEN: u32 = u32::MAX;
 
 /// Lives that have not proved to be alive: those of a second in which nodes start, or of an attacker's recordings.
 const CANDIDATES: usize = 64;
@@ -76,8 +79,10 @@ pub struct Admission {
 struct Window {
     /// Everything up to here is refused.
     floor: u64,
-    /// The highest numbers that were accepted, ascending; zeros where there were none yet.
-    accepted: [u64; REMEMBERED],
+    /// The highest number that was accepted.
+    highest: u64,
+    /// How far those that were accepted lie below it, ascending; [`FORGOTTEN`] where there were none yet, or too long ago.
+    below: [u32; REMEMBERED],
     /// The sender's local time less ours, in the frame that was quickest.
     quickest: Span,
     heard: LocalTime,
@@ -86,7 +91,7 @@ struct Window {
 impl Window {
     /// A window in which nothing has been accepted yet; the first number that is sets its floor.
     fn new(now: LocalTime, first: Sequence) -> Self {
-        Self { floor: 0, accepted: [0; REMEMBERED], quickest: ahead(first, now), heard: now }
+        Self { floor: 0, highest: 0, below: [FORGOTTEN; REMEMBERED], quickest: ahead(first, now), heard: now }
     }
 
     /// Accepts a number once.
@@ -96,19 +101,25 @@ impl Window {
             // What is below may have been accepted, or not.
             return Err(Replay::TooOld);
         }
-        let Err(place) = self.accepted.binary_search(&number) else {
+        if number > self.highest {
+            let risen = distance(number, self.highest);
+            self.below.iter_mut().for_each(|below| *below = below.saturating_add(risen));
+            self.highest = number;
+        }
+        let below = distance(self.highest, number);
+        let Err(place) = self.below.binary_search(&below) else {
             return Err(Replay::Repeated);
         };
         // The lowest makes room, and is the floor from then on. When that is the new one it was accepted all the same.
-        let mut forgotten = number;
-        if let Some(below @ [_, ..]) = self.accepted.get_mut(..place) {
-            below.rotate_left(1);
-            if let Some(last) = below.last_mut() {
-                forgotten = std::mem::replace(last, number);
+        let mut forgotten = below;
+        if let Some(lower @ [_, ..]) = self.below.get_mut(place..) {
+            lower.rotate_right(1);
+            if let Some(first) = lower.first_mut() {
+                forgotten = std::mem::replace(first, below);
             }
         }
-        let [.., highest] = self.accepted;
-        self.floor = self.floor.max(forgotten).max(highest.saturating_sub(nanos(HORIZON)));
+        let forgotten = if forgotten == FORGOTTEN { 0 } else { self.highest - u64::from(forgotten) };
+        self.floor = self.floor.max(forgotten).max(self.highest.saturating_sub(nanos(HORIZON)));
         Ok(())
     }
 
@@ -120,6 +131,11 @@ impl Window {
         self.heard = now;
         self.quickest - ahead
     }
+}
+
+/// How far the lower number lies below the higher.
+fn distance(higher: u64, lower: u64) -> u32 {
+    u32::try_from(higher - lower).unwrap_or(FORGOTTEN)
 }
 
 fn nanos(span: Span) -> u64 {
@@ -136,7 +152,7 @@ type Life = (NodeId, Incarnation);
 /// What was accepted from whom.
 #[derive(Clone, Debug)]
 pub struct ReplayGuard {
-    proven: BTreeMap<Life, Window>,
+    proven: BTreeMap<Life, Box<Window>>,
     /// The oldest in front.
     candidates: VecDeque<(Life, Window)>,
     room: usize,
@@ -188,7 +204,7 @@ impl ReplayGuard {
         }
         if is_proof && let Some((life, window)) = self.candidates.remove(place) {
             self.make_room();
-            self.proven.insert(life, window);
+            self.proven.insert(life, Box::new(window));
         }
         Ok(Admission { is_proven: is_proof, late })
     }
@@ -352,7 +368,7 @@ mod tests {
                     accepted.insert(number);
                     highest = highest.max(number);
                 }
-                prop_assert!(window.accepted.is_sorted());
+                prop_assert!(window.below.is_sorted());
             }
         }
 

@@ -5,7 +5,7 @@ use crate::clock::Correction;
 use crate::context::{Context, Event, is_plausible};
 use crate::counters::DropReason;
 use crate::identity::NodeId;
-use crate::member::{Asking, Measured, Member};
+use crate::member::{Asking, Measured};
 use crate::protocol::Entry;
 use crate::time::{LocalTime, Offset, Skew, Span, Time};
 
@@ -139,7 +139,7 @@ impl Master {
         let jumped = self.members.values().filter(|member| member.has_jumped()).count();
         let is_own = jumped >= FEW && 2 * jumped > self.answering();
         if is_own {
-            self.members.values_mut().for_each(Member::keep_trust);
+            self.members.values_mut().for_each(|member| member.keep_trust());
             context.tell(Event::LocalClockJumped { node: context.config.node_id });
         }
         is_own
@@ -156,7 +156,7 @@ impl Master {
         // A master that has just started, among slaves that belong to an ensemble already, is a newcomer itself: its
         // mastership is new, their time is not.
         let is_among_established = !context.clock.is_corrected()
-            && measured.iter().any(|(node, _)| self.members.get(node).is_some_and(Member::is_synchronised));
+            && measured.iter().any(|(node, _)| self.members.get(node).is_some_and(|member| member.is_synchronised()));
         let standing = if context.config.is_reference || context.config.upper.is_some() {
             Standing::Reference
         } else if is_among_established || is_misled {

@@ -140,7 +140,7 @@ impl Master {
         self.timers.cancel(Timer::Repeat(peer.node));
         self.timers.set(Timer::Ask(peer.node), now + BURST_PAUSE);
         self.bursts.insert(peer.node);
-        self.members.insert(peer.node, member);
+        self.members.insert(peer.node, Box::new(member));
         context.tell(Event::Joined { node: peer.node, address: peer.address });
         if self.stage == Stage::Alone {
             self.stage = Stage::Founding;

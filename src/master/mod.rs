@@ -146,7 +146,8 @@ pub struct Master {
     raises: Throttle,
     round: Round,
     stage: Stage,
-    members: BTreeMap<NodeId, Member>,
+    /// Each in a place of its own: nodes of the tree are half empty.
+    members: BTreeMap<NodeId, Box<Member>>,
     candidates: BTreeMap<SocketAddr, Candidate>,
     timers: Timers<Timer>,
     /// The present round's answers are still being collected; it is averaged once.
@@ -260,7 +261,7 @@ impl Master {
 
     /// The slaves, by number.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
+        self.members.values().map(AsRef::as_ref)
     }
 
     /// True for the number, life and address of a member.
@@ -304,7 +305,7 @@ impl Master {
 
     /// Who takes over when it falls silent: those that stand and whose clocks are counted, the best first.
     pub fn successors(&self) -> Successors {
-        let mut ranks: Vec<Rank> = self.members.values().filter_map(Member::rank).collect();
+        let mut ranks: Vec<Rank> = self.members().filter_map(Member::rank).collect();
         ranks.sort_unstable_by(|a, b| b.cmp(a));
         Successors::new(ranks.into_iter().map(|rank| rank.node))
     }

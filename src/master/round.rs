@@ -148,7 +148,7 @@ impl Master {
         self.timers.set(Timer::Average, now + self.pause.part(COLLECTING_PART));
         if context.config.role == Role::Auto
             && self.members.len() >= DESERTED_BY
-            && self.members.values().all(Member::is_silent)
+            && self.members().all(Member::is_silent)
         {
             self.ending = Some(Ending::Deserted);
         }
@@ -324,7 +324,7 @@ impl Master {
         }
         match self.stage {
             // An heir's clock is right, and the next round is near.
-            Stage::Founded if self.members.get(&node).is_some_and(Member::is_heir) => {}
+            Stage::Founded if self.members.get(&node).is_some_and(|member| member.is_heir()) => {}
             Stage::Founded => {
                 self.correct_newcomer(context, node, now);
                 self.settle(context, now);

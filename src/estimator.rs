@@ -32,7 +32,7 @@
 //! interacting multiple models after Blom and Bar-Shalom 1988; the edge of exponential delays after Jeske 2005 (the joint maximum-likelihood line
 //! under both ways' samples, which this comes close to without keeping them).
 
-use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::f64::consts::FRAC_1_SQRT_2;
 
 use crate::exchange::{LARGEST_RATE, Sample};
 use crate::guarantee::{Guarantee, Likely, SIGMAS};
@@ -709,11 +709,14 @@ impl Belief {
     }
 }
 
+/// Logarithm of the root of 2π: what the normal density is divided by.
+const LN_ROOT_TAU: f64 = 0.918_938_533_204_672_7;
+
 /// Of the standard normal distribution: density divided by the probability of less, at `x`, and that probability's logarithm.
 ///
 /// Far out on the left both vanish; there Laplace's continued fraction is right to a part in a million.
 fn tail(x: f64) -> (f64, f64) {
-    let density_logarithm = -0.5 * x * x - 0.5 * libm::log(2.0 * PI);
+    let density_logarithm = -0.5 * x * x - LN_ROOT_TAU;
     if x < -6.0 {
         let hazard = (1..=6).rev().fold(-x, |below, step| -x + f64::from(step) / below);
         return (hazard, density_logarithm - libm::log(hazard));

@@ -65,8 +65,8 @@ impl LocalClock {
         tightest.unwrap_or(Pair { local: self.now(), system: Time::default(), uncertainty: Span::MAX })
     }
 
-    /// What this clock shows when the oscillator shows `raw`. Rises with it, because the drift is far below one.
-    fn at(&self, raw: LocalTime) -> LocalTime {
+    /// What this clock shows when the oscillator (a clock without drift) shows `raw`. Rises with it, because the drift is far below one.
+    pub fn at(&self, raw: LocalTime) -> LocalTime {
         raw + self.drift.over(raw - self.started)
     }
 }

@@ -240,7 +240,8 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Notes where all clocks stand at the instant at which the look is due, on all crews the same one.
+    /// Notes where all clocks stand at the instant at which the look is due, on all crews the same one. Asked for before each datagram: a
+    /// correction that was applied since would show its line, and its bound, where neither held yet.
     fn look_when_due(&mut self) {
         let instant = self.look_due_at();
         if self.oscillator.now() < instant {
@@ -287,7 +288,11 @@ impl<'a> Crew<'a> {
                 watched.map_err(|error| error.to_string())?;
             }
         }
-        while let Some(slave) = self.slaves.get_mut(index) {
+        loop {
+            self.look_when_due();
+            let Some(slave) = self.slaves.get_mut(index) else {
+                break;
+            };
             match slave.sockets.receive(Token(EAR.0 + 1 + index), &slave.clock) {
                 Ok(Received::Drained) => break,
                 Ok(Received::Unreachable(_)) => {}
@@ -326,6 +331,7 @@ impl<'a> Crew<'a> {
     /// Hands what was heard last to every slave.
     fn hand_round(&mut self, from: SocketAddr, at: Stamp) {
         for index in 0..self.slaves.len() {
+            self.look_when_due();
             if let Some(slave) = self.slaves.get_mut(index) {
                 let stamp = Stamp { at: slave.clock.at(at.at), ..at };
                 slave.node.handle_datagram(slave.clock.now(), from, stamp, &self.heard);

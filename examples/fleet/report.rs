@@ -7,6 +7,8 @@ use serde::Serialize;
 
 /// Of all (slave, round) pairs so many are to be corrected.
 const CORRECTED: f64 = 0.999;
+/// And so many on a machine that has other work: there an answer may come after the round has been averaged.
+const CORRECTED_BUSY: f64 = 0.98;
 /// The master may take so much of a core.
 const CPU: f64 = 0.5;
 /// It may keep so much resident: 16 MiB with ten thousand slaves, ...
@@ -90,15 +92,16 @@ impl Report {
                 format!("there were {} rounds in {:.1} s", self.rounds, self.measured_s),
             ),
         ];
+        let corrected = if is_busy { CORRECTED_BUSY } else { CORRECTED };
         let always = [
             (self.joined_s.is_none(), "not all slaves were ever corrected".to_owned()),
             (self.rounds == 0, "there was no whole round".to_owned()),
             (
-                self.corrected < CORRECTED,
+                self.corrected < corrected,
                 format!(
                     "{:.3} % of all (slave, round) pairs were corrected, not {:.1}",
                     100.0 * self.corrected,
-                    100.0 * CORRECTED
+                    100.0 * corrected
                 ),
             ),
             (self.master_drops > 0, format!("the master's sockets dropped {} datagrams", self.master_drops)),
@@ -245,6 +248,8 @@ mod tests {
             let missed = missed(change, false);
             assert!(missed.len() == 1 && missed[0].contains(words), "{words}: {missed:?}");
         }
+        assert_eq!(missed(|report| report.corrected = 0.98, true), Vec::<String>::new());
+        assert_eq!(missed(|report| report.corrected = 0.979, true).len(), 1);
         for (words, change) in timely {
             assert_eq!(missed(change, true), Vec::<String>::new(), "{words}");
         }

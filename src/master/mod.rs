@@ -22,7 +22,7 @@
 //!
 //! Invariants:
 //! - the term never goes down, and the round never within a term;
-//! - the members are at most `max_slaves`, the candidates at most [`CANDIDATES`];
+//! - the members are at most `max_slaves`, the candidates at most [`joining::CANDIDATES`];
 //! - a node is a member only after it answered a request at its address, so that a forged sender costs one datagram;
 //! - a correction is computed only from answers of the same round (or of the newcomer's burst);
 //! - nothing is sent to a member between rounds but what it did not answer or acknowledge;

@@ -32,6 +32,7 @@ fn mistakes_are_one_line_and_exit_2_and_nothing_is_written() {
     scenario("negative.toml", "duration = '-5s'\n");
     scenario("zero.toml", "nodes = 0\n");
     scenario("loss.toml", "[link]\nloss = 1.5\n");
+    scenario("liars.toml", "liars = 1\n");
     scenario("fault.toml", "[[faults]]\nat = '1s'\nwhat = 'crash'\nnodes = [8]\n");
     fs::write(dir.path().join("binary.toml"), [b'a', 0xff]).unwrap();
     let before = fs::read_dir(dir.path()).unwrap().count();
@@ -50,6 +51,13 @@ fn mistakes_are_one_line_and_exit_2_and_nothing_is_written() {
         ("--loss nan", &["'nan'", "--loss"]),
         ("--drift 1e9", &["--drift must be a rate"]),
         ("--wander -1", &["--wander must be a rate from 0"]),
+        ("--tiers 100", &["'100'", "--tiers", "two tiers at least"]),
+        ("--tiers 10x0", &["'10x0'", "--tiers", "whole numbers from 1"]),
+        ("--tiers 10x10000", &["--tiers", "at most 10000 in one ensemble"]),
+        ("--tiers 1000x1000x1000", &["--tiers", "at most 20000000 nodes"]),
+        ("--tiers 3x3 --nodes 9", &["--tiers", "--nodes", "cannot be used with"]),
+        ("--tiers 3x3 --duration 10s", &["--duration must be more than 20.000 s with --tiers"]),
+        ("--tiers 3x3 --scenario liars.toml", &["liars.toml:1:9", "`liars` is nothing that --tiers simulates"]),
         ("--liars 8", &["--liars must be fewer than the 8 nodes, not 8"]),
         ("--scenario good.toml --nodes 1", &["--nodes", "good.toml:2:9", "`liars`", "fewer"]),
         ("--average median", &["'median'", "--average"]),
@@ -105,6 +113,29 @@ fn one_run_as_json_has_the_promised_fields() {
         stdout(&simulate(dir.path(), &["--nodes", "4", "--duration", "30s", "--seed", "7", "--json"])),
         stdout(&output)
     );
+}
+
+#[test]
+fn tiers_as_text_and_as_json_have_the_promised_figures() {
+    let dir = TempDir::new().unwrap();
+    let run = |more: &[&str]| {
+        let output = simulate(dir.path(), &[&["--tiers", "4x3x2", "--duration", "30s", "--check"], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let text = run(&[]);
+    assert!(text.starts_with("OK: 40 nodes in 3 tiers, settled after "), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    let tiers = json["tiers"].as_array().unwrap();
+    let of = |key: &str| tiers.iter().map(|tier| tier[key].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!((of("nodes"), of("ensembles"), of("outside_bound")), (vec![4, 12, 24], vec![1, 4, 12], vec![0; 3]));
+    for tier in tiers {
+        for place in ["/distance_ns/rms", "/bound_ns/median", "/spread_ns/max", "/ensemble/bytes_per_second"] {
+            assert!(tier.pointer(place).is_some_and(|figure| figure.as_f64() > Some(0.0)), "{place} in {tier}");
+        }
+    }
+    let missed = simulate(dir.path(), &["--tiers", "4x3", "--settle-below", "1ns", "--check"]);
+    assert_eq!((missed.status.code(), stderr(&missed).contains("never settled below 1 ns")), (Some(1), true));
 }
 
 #[test]

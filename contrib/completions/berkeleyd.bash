@@ -306,7 +306,7 @@ _berkeleyd() {
             return 0
             ;;
         berkeleyd__subcmd__simulate)
-            opts="-h --scenario --nodes --liars --average --interval --offset --drift --wander --delay --jitter --loss --duration --seed --seeds --settle-below --compare-averages --json --plot --csv --trace --check --help"
+            opts="-h --scenario --nodes --tiers --liars --average --interval --offset --drift --wander --delay --jitter --loss --duration --seed --seeds --settle-below --compare-averages --json --plot --csv --trace --check --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -317,6 +317,10 @@ _berkeleyd() {
                     return 0
                     ;;
                 --nodes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tiers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -104,6 +104,7 @@ complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand watch" -s h -l help 
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand demo" -s h -l help -d 'Print this help'
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand simulate" -l scenario -d 'What is simulated, see scenarios/*.toml; other options override it' -r -F
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand simulate" -l nodes -d 'How many nodes there are; the first is the master [default: 8]' -r
+complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand simulate" -l tiers -d 'Tiers of ensembles: how many nodes the topmost has, how many each of those leads, and so on, as in 100x100x100' -r
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand simulate" -l liars -d 'How many of them lie, the last ones [default: 0]' -r
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand simulate" -l average -d 'mean, fault-tolerant, midpoint or weighted [default: fault-tolerant]' -r
 complete -c berkeleyd -n "__fish_berkeleyd_using_subcommand simulate" -l interval -d 'Time between rounds [default: 1s]' -r

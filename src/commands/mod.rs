@@ -1,5 +1,6 @@
 //! What the program can be asked to do, one file a command.
 
+mod averages;
 pub mod check_config;
 pub mod demo;
 mod draft;
@@ -9,6 +10,7 @@ mod progress;
 pub mod run;
 pub mod simulate;
 pub mod status;
+mod tree;
 pub mod watch;
 mod words;
 

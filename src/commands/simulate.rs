@@ -11,15 +11,16 @@ use clap::Args;
 use serde::Serialize;
 
 use super::draft::Draft;
-use super::print;
 use super::progress::Progress;
+use super::{averages, print, tree};
 use crate::average::Average;
 use crate::failure::Failure;
 use crate::sim::batch::{Job, Keep, Panicked, processors, run_all};
-use crate::sim::outcome::{Outcome, brief, maybe};
+use crate::sim::outcome::{Outcome, maybe};
 use crate::sim::plot::{Format, picture};
-use crate::sim::scenario::{ClockModel, Lie, Scenario};
+use crate::sim::scenario::{ClockModel, Scenario};
 use crate::sim::scenario_file::{MAX_NODES, Mistake, ScenarioFile, mistake};
+use crate::sim::tree::{Shape, mistake as mistake_in_tree};
 use crate::time::Span;
 
 const ENSEMBLE: &str = "Ensemble";
@@ -39,6 +40,9 @@ pub struct Options {
     /// How many nodes there are; the first is the master [default: 8]
     #[arg(long, value_name = "N", value_parser = nodes, help_heading = ENSEMBLE)]
     nodes: Option<NonZeroUsize>,
+    /// Tiers of ensembles: how many nodes the topmost has, how many each of those leads, and so on, as in 100x100x100
+    #[arg(long, value_name = "N", conflicts_with_all = ["nodes", "liars", "seeds", "compare_averages", "plot", "csv", "trace"], help_heading = ENSEMBLE)]
+    tiers: Option<Shape>,
     /// How many of them lie, the last ones [default: 0]
     #[arg(long, value_name = "N", value_parser = count, help_heading = ENSEMBLE)]
     liars: Option<usize>,
@@ -86,7 +90,7 @@ pub struct Options {
 
     /// One JSON object instead of text; times are integers
     #[arg(long, help_heading = OUTPUT)]
-    json: bool,
+    pub(super) json: bool,
     /// Draw every clock over time, into a file named .svg or .png
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     plot: Option<PathBuf>,
@@ -98,7 +102,7 @@ pub struct Options {
     trace: bool,
     /// Exit with 1 when the scenario's limits are missed or an invariant is violated
     #[arg(long, help_heading = OUTPUT)]
-    check: bool,
+    pub(super) check: bool,
 }
 
 fn nodes(text: &str) -> Result<NonZeroUsize, String> {
@@ -129,7 +133,8 @@ impl Options {
         let file = self.scenario.as_deref().map(ScenarioFile::read).transpose().map_err(Failure::Mistake)?;
         let mut scenario = file.as_ref().map(|file| file.scenario.clone()).unwrap_or_default();
         self.override_in(&mut scenario);
-        match mistake(&scenario) {
+        let of_tree = || self.tiers.as_ref().and_then(|_| mistake_in_tree(&scenario));
+        match mistake(&scenario).or_else(of_tree) {
             None => Ok(scenario),
             Some(mistake) => Err(Failure::Mistake(self.describe(&mistake, file.as_ref()))),
         }
@@ -204,12 +209,12 @@ impl Options {
         }
     }
 
-    fn first_seed(&self) -> u64 {
+    pub(super) fn first_seed(&self) -> u64 {
         self.seed.unwrap_or(1)
     }
 
     fn all_seeds(&self) -> Result<Vec<u64>, Failure> {
-        let usual = if self.compare_averages { COMPARED_SEEDS } else { 1 };
+        let usual = if self.compare_averages { averages::COMPARED_SEEDS } else { 1 };
         let (first, count) = (self.first_seed(), self.seeds.unwrap_or(usual));
         let last = first.checked_add(count - 1);
         let last =
@@ -228,6 +233,7 @@ impl Options {
         };
         add("scenario", self.scenario.as_deref().map(quoted));
         add("nodes", self.nodes.map(|nodes| nodes.to_string()));
+        add("tiers", self.tiers.as_ref().map(Shape::to_string));
         add("liars", self.liars.map(|liars| liars.to_string()));
         add("average", self.average.map(|average| average.to_string()));
         add("interval", self.interval.map(exact));
@@ -265,12 +271,15 @@ fn quoted(path: &Path) -> String {
 /// [`Failure::Mistake`]: nothing ran, or nothing was written. [`Failure::Failed`]: a run panicked, or with `--check` was not ok.
 pub fn simulate(options: &Options) -> Result<(), Failure> {
     let scenario = options.scenario()?;
+    if let Some(shape) = &options.tiers {
+        return tree::simulate(options, shape, &scenario);
+    }
     let seeds = options.all_seeds()?;
     let format = options.plot.as_deref().map(format).transpose()?;
     let plot = options.plot.as_deref().map(|path| draft("plot", path)).transpose()?;
     let csv = options.csv.as_deref().map(|path| draft("csv", path)).transpose()?;
     if options.compare_averages {
-        return compare_averages(options, &scenario, &seeds);
+        return averages::compare(options, &scenario, &seeds);
     }
 
     let jobs: Vec<Job> = seeds.iter().map(|seed| Job { scenario: scenario.clone(), seed: *seed }).collect();
@@ -346,7 +355,7 @@ fn write(outcome: &Outcome, plot: Option<(Output, Format)>, csv: Option<Output>)
     Ok(lines)
 }
 
-fn outcomes(options: &Options, jobs: &[Job], keep: Keep) -> Result<Vec<Outcome>, Failure> {
+pub(super) fn outcomes(options: &Options, jobs: &[Job], keep: Keep) -> Result<Vec<Outcome>, Failure> {
     let total = jobs.iter().fold(Span::ZERO, |total, job| total + job.scenario.duration);
     let mut progress = Progress::new(total);
     let outcomes = run_all(jobs, keep, processors(), |simulated| progress.show(simulated));
@@ -356,7 +365,7 @@ fn outcomes(options: &Options, jobs: &[Job], keep: Keep) -> Result<Vec<Outcome>,
     outcomes.into_iter().map(|outcome| outcome.map_err(panicked)).collect()
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Failed(error.to_string()))?;
     print(&(text + "\n"))
 }
@@ -399,13 +408,13 @@ struct Summary<'o> {
 
 /// The middle and the worst of a figure over many runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-struct Range {
-    median: Option<i64>,
-    worst: Option<i64>,
+pub(super) struct Range {
+    pub(super) median: Option<i64>,
+    pub(super) worst: Option<i64>,
 }
 
 impl Range {
-    fn of(outcomes: &[Outcome], figure: impl Fn(&Outcome) -> Option<Span>, unit: i64) -> Self {
+    pub(super) fn of(outcomes: &[Outcome], figure: impl Fn(&Outcome) -> Option<Span>, unit: i64) -> Self {
         // A run without the figure is worse than any with it.
         let mut all: Vec<Option<i64>> =
             outcomes.iter().map(|run| figure(run).map(|span| span.as_nanos() / unit)).collect();
@@ -465,153 +474,6 @@ impl<'o> Summary<'o> {
     }
 }
 
-/// What the averages are held against.
-const TRIALS: [&str; 5] = ["no liars", "one loud liar", "third quiet liars", "two camps", "cold start"];
-
-/// Over so many seeds unless `--seeds` says otherwise.
-const COMPARED_SEEDS: u64 = 20;
-
-/// The scenario of a trial. Oscillators have no constant drift, so that an ensemble that gains has been drawn.
-fn trial(scenario: &Scenario, name: &str, average: Average) -> Scenario {
-    let mut scenario = scenario.clone();
-    let (nodes, gamma) = (scenario.nodes.get(), scenario.node.gamma);
-    scenario.node.average = average;
-    // Close enough that all honest clocks agree at first.
-    scenario.clock.offset = gamma.part(4);
-    scenario.clock.spread = true;
-    scenario.clock.drift_ppm = 0.0;
-    scenario.clocks.clear();
-    scenario.liars = 0;
-    // No trial is held against limits that were made for something else.
-    scenario.limits = crate::sim::scenario::Limits { settle_below: scenario.limits.settle_below, ..Default::default() };
-    match name {
-        "one loud liar" => {
-            scenario.liars = 1.min(nodes - 1);
-            scenario.lie = Lie { ahead: Span::from_secs(1), obeys: true, ..Lie::default() };
-        }
-        "third quiet liars" => {
-            scenario.liars = (nodes - 1) / 3;
-            scenario.lie = Lie { ahead: gamma.half(), obeys: true, ..Lie::default() };
-        }
-        // Two models of hardware that have drifted apart, and do so still. As many clocks are two gammas ahead as are two
-        // behind, or one fewer: no average can know which camp is right.
-        "two camps" => {
-            let (camp, drift_ppm) = (gamma.times(2), 20.0);
-            let model = |offset, drift_ppm| ClockModel { offset, drift_ppm, spread: false, ..scenario.clock.clone() };
-            let (behind, ahead) = (model(-camp, -drift_ppm), model(camp, drift_ppm));
-            let clock = |node: usize| if node.is_multiple_of(2) { behind.clone() } else { ahead.clone() };
-            scenario.clocks = (0..nodes).map(clock).collect();
-        }
-        // Honest clocks far from each other, and liars who agree.
-        "cold start" => {
-            scenario.clock.offset = gamma.times(100);
-            scenario.liars = (nodes - 1) / 3;
-            scenario.clocks = vec![scenario.clock.clone(); nodes - scenario.liars];
-            // The liars are what is left, and show the same to begin with.
-            scenario.clock.offset = Span::ZERO;
-            scenario.lie = Lie { ahead: gamma.times(500), obeys: true, ..Lie::default() };
-        }
-        _ => (),
-    }
-    scenario
-}
-
-/// One average in one trial, over all seeds.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Cell {
-    average: Average,
-    trial: &'static str,
-    /// How many seeds never settled.
-    unsettled: usize,
-    settle_ms: Range,
-    /// Between honest clocks.
-    spread_rms_ns: Range,
-    /// How far the ensemble had drawn the honest clocks in the end, see [`Outcome::dragged`].
-    dragged_ns: Range,
-    /// How fast it went on doing so.
-    drag_ppb: Range,
-}
-
-impl Cell {
-    fn new(average: Average, trial: &'static str, runs: &[Outcome]) -> Self {
-        let dragged = |run: &Outcome| run.dragged.map(Span::abs);
-        // In a second, a nanosecond for each ppb.
-        let drag = |run: &Outcome| run.drag.map(|drag| drag.over(Span::from_secs(1)).abs());
-        Self {
-            average,
-            trial,
-            unsettled: runs.iter().filter(|run| run.settle.is_none()).count(),
-            settle_ms: Range::of(runs, |run| run.settle, 1_000_000),
-            spread_rms_ns: Range::of(runs, |run| run.spread.rms, 1),
-            dragged_ns: Range::of(runs, dragged, 1),
-            drag_ppb: Range::of(runs, drag, 1),
-        }
-    }
-
-    /// Each figure with its name, in the middle and at worst.
-    fn figures(&self) -> [(&'static str, String); 4] {
-        let text = |range: Range, unit| {
-            [range.median, range.worst].map(|figure| maybe(figure.map(|n| Span::from_nanos(n).times(unit)))).join(" / ")
-        };
-        [
-            ("settled after", text(self.settle_ms, 1_000_000)),
-            ("then spread, rms", text(self.spread_rms_ns, 1)),
-            ("dragged by", text(self.dragged_ns, 1)),
-            // A nanosecond a second is a ppb.
-            ("and each second", text(self.drag_ppb, 1)),
-        ]
-    }
-}
-
-fn compare_averages(options: &Options, scenario: &Scenario, seeds: &[u64]) -> Result<(), Failure> {
-    let cells: Vec<(Average, &'static str)> =
-        Average::ALL.into_iter().flat_map(|average| TRIALS.map(|name| (average, name))).collect();
-    let job = |(average, name): &(Average, &'static str), seed| Job { scenario: trial(scenario, name, *average), seed };
-    let jobs: Vec<Job> = cells.iter().flat_map(|cell| seeds.iter().map(|seed| job(cell, *seed))).collect();
-    let outcomes = outcomes(options, &jobs, Keep::default())?;
-    let cells: Vec<Cell> = cells
-        .into_iter()
-        .zip(outcomes.chunks(seeds.len()))
-        .map(|((average, trial), runs)| Cell::new(average, trial, runs))
-        .collect();
-    if options.json { print_json(&cells) } else { print(&table(scenario, seeds.len(), &cells)) }
-}
-
-/// A table for each figure, with a line for each average and a column for each trial.
-fn table(scenario: &Scenario, seeds: usize, cells: &[Cell]) -> String {
-    let nodes = scenario.nodes.get();
-    let mut text = format!("Honest clocks, middle / worst of {seeds} seeds, {nodes} nodes\n");
-    let mut row = |name: &str, cells: Vec<String>| {
-        let cells: String = cells.iter().map(|cell| format!("  {cell:<19}")).collect();
-        text += &(format!("{name:<16}{cells}").trim_end().to_owned() + "\n");
-    };
-    let figures: Vec<_> = cells.iter().map(Cell::figures).collect();
-    let names = figures.first().map(|figures| figures.each_ref().map(|(name, _)| *name)).unwrap_or_default();
-    for (index, name) in names.into_iter().enumerate() {
-        row("", Vec::new());
-        row(name, TRIALS.map(str::to_owned).to_vec());
-        for (cells, figures) in cells.chunks(TRIALS.len()).zip(figures.chunks(TRIALS.len())) {
-            let average = cells.first().map(|cell| cell.average.to_string()).unwrap_or_default();
-            let figure = |figures: &[(&str, String); 4]| figures.get(index).map(|(_, text)| text.clone());
-            row(&average, figures.iter().filter_map(figure).collect());
-        }
-    }
-    let (third, gamma) = ((nodes - 1) / 3, scenario.node.gamma);
-    let _ = write!(
-        text,
-        "\nDragged: from where the honest clocks would be on average if nobody had corrected them.\n\
-         Liars seem to obey: one loud liar says {} ahead; third quiet liars, {third} nodes, {} ahead, inside gamma;\n\
-         cold start, {third} nodes {} ahead while honest clocks lie up to {} apart. Two camps: half of the honest clocks\n\
-         start {} behind, half as much ahead, and drift apart; none can know which are right.\n",
-        brief(Span::from_secs(1)),
-        brief(gamma.half()),
-        brief(gamma.times(500)),
-        brief(gamma.times(200)),
-        brief(gamma.times(2)),
-    );
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -653,18 +515,6 @@ mod tests {
             options.replay(42),
             r"berkeleyd simulate --scenario 'a scenario'\''s.toml' --average midpoint --delay 1500us --loss 0.05 --duration 90s --seed 42 --trace"
         );
-    }
-
-    #[test]
-    fn trials_differ_in_their_liars() {
-        let liars = TRIALS.map(|name| trial(&Scenario::default(), name, Average::Mean).liars);
-        assert_eq!(liars, [0, 1, 2, 0, 2]);
-        for nodes in 1..5 {
-            let scenario = Scenario { nodes: NonZeroUsize::new(nodes).unwrap(), ..Scenario::default() };
-            for name in TRIALS {
-                assert_eq!(mistake(&trial(&scenario, name, Average::Mean)), None);
-            }
-        }
     }
 
     #[test]

@@ -50,39 +50,57 @@ pub fn run_all(
     threads: NonZeroUsize,
     mut on_progress: impl FnMut(Span),
 ) -> Vec<Result<Outcome, Panicked>> {
-    let next = AtomicUsize::new(0);
     let simulated = AtomicI64::new(0);
-    let mut outcomes: Vec<Result<Outcome, Panicked>> =
-        jobs.iter().map(|job| Err(Panicked { seed: job.seed })).collect();
+    let made = in_parallel(
+        jobs.len(),
+        threads,
+        |index| jobs.get(index).map(|job| run(job, keep, &simulated)),
+        || on_progress(Span::from_nanos(simulated.load(Ordering::Relaxed))),
+    );
+    made.into_iter().zip(jobs).map(|(outcome, job)| outcome.flatten().ok_or(Panicked { seed: job.seed })).collect()
+}
+
+/// Does all pieces of a work, numbered from 0, on `threads` threads; what came of them, in order, `None` where the piece panicked. `on_pause` is called some ten
+/// times a second.
+pub(crate) fn in_parallel<T: Send>(
+    pieces: usize,
+    threads: NonZeroUsize,
+    work: impl Fn(usize) -> T + Sync,
+    mut on_pause: impl FnMut(),
+) -> Vec<Option<T>> {
+    let next = AtomicUsize::new(0);
+    let mut results: Vec<Option<T>> = (0..pieces).map(|_| None).collect();
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
-        for _ in 0..threads.get().min(jobs.len()) {
-            let (sender, next, simulated) = (sender.clone(), &next, &simulated);
+        for _ in 0..threads.get().min(pieces) {
+            let (sender, next, work) = (sender.clone(), &next, &work);
             scope.spawn(move || {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(job) = jobs.get(index) else { break };
-                    let outcome = catch_unwind(AssertUnwindSafe(|| run(job, keep, simulated)));
+                    if index >= pieces {
+                        break;
+                    }
+                    let result = catch_unwind(AssertUnwindSafe(|| work(index)));
                     // Nobody listens any more only when the caller has panicked.
-                    let _ = sender.send((index, outcome));
+                    let _ = sender.send((index, result));
                 }
             });
         }
         drop(sender);
         loop {
             match receiver.recv_timeout(REPORT) {
-                Ok((index, outcome)) => {
-                    if let (Some(place), Ok(outcome)) = (outcomes.get_mut(index), outcome) {
-                        *place = Ok(outcome);
+                Ok((index, result)) => {
+                    if let (Some(place), Ok(result)) = (results.get_mut(index), result) {
+                        *place = Some(result);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            on_progress(Span::from_nanos(simulated.load(Ordering::Relaxed)));
+            on_pause();
         }
     });
-    outcomes
+    results
 }
 
 /// `simulated`: grows by the true time that passes in the run.

@@ -11,6 +11,9 @@
 //! | `schedule.rs` | what is planned, in the order in which it happens |
 //! | `topology.rs` | which node stands in which network |
 //! | `world.rs` | the group: nodes, links between them, faults |
+//! | `coarse.rs` | one ensemble below a submaster without its frames |
+//! | `tree.rs` | tiers of ensembles, more than the world has room for |
+//! | `tree_outcome.rs` | what such a run measured, in words and as JSON |
 //! | `invariants.rs` | what must hold after every event |
 //! | `outcome.rs` | what a run measured, in words and as JSON |
 //! | `statistics.rs` | the figures in it |
@@ -20,6 +23,7 @@
 //! | `scenario_file.rs` | scenarios from files, and the place of a mistake in one |
 
 pub mod batch;
+pub(crate) mod coarse;
 pub(crate) mod invariants;
 pub(crate) mod liars;
 pub mod link;
@@ -33,4 +37,6 @@ pub(crate) mod schedule;
 pub(crate) mod statistics;
 pub(crate) mod topology;
 pub mod trace;
+pub mod tree;
+pub mod tree_outcome;
 pub mod world;

@@ -20,9 +20,14 @@
 use std::collections::VecDeque;
 use std::f64::consts::{PI, TAU};
 
-use super::random::Random;
+use super::random::{Purpose, Random};
 use super::scenario::ClockModel;
 use crate::time::{LocalTime, Skew, Span};
+
+/// The oscillators of a run start this far apart, as those of machines that booted at different times do.
+const BOOT_DISTANCE: Span = Span::from_secs(1_000);
+/// So many start at different readings; more would lead beyond what a frame can say.
+const BOOTS: u64 = 1_000_000;
 
 /// How long a rate stays. A power of ten, so that what is gained in it is a whole number of picoseconds.
 const SEGMENT: Span = Span::from_secs(1);
@@ -176,7 +181,23 @@ pub struct Oscillator {
     tidied: Span,
 }
 
+/// By how much the disciplined clock that starts on the oscillator of the node with this number is wrong.
+pub(crate) fn offset_at_start(model: &ClockModel, seed: u64, number: u64) -> Span {
+    if !model.spread {
+        return model.offset;
+    }
+    let share = Random::stream(seed, Purpose::Start, number).uniform(-1.0..1.0);
+    Span::from_secs_f64(model.offset.as_secs_f64() * share)
+}
+
 impl Oscillator {
+    /// That of the node with this number, in a run with this seed.
+    pub(crate) fn of_node(model: &ClockModel, seed: u64, number: u64) -> Self {
+        let boots = i64::try_from(number % BOOTS + 1).unwrap_or(1);
+        let zero = LocalTime::from_nanos(0) + BOOT_DISTANCE.times(boots);
+        Self::new(model, Random::stream(seed, Purpose::Oscillator, number), zero)
+    }
+
     /// The clock that shows `zero` when the simulation begins. Of `model`, the `offset` (of the disciplined clock) and the
     /// `stamp_noise` are left to others. Its rate never differs from true time's by more than [`Skew::MAX`].
     pub fn new(model: &ClockModel, random: Random, zero: LocalTime) -> Self {

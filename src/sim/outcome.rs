@@ -11,9 +11,9 @@ use serde::{Serialize, Serializer};
 
 use super::scenario::{Limits, Scenario};
 use super::statistics::{
-    Drag, Figures, Settling, TierClock, TierFigures, TierSizes, float, maybe_millis, maybe_nanos, maybe_ppb, millis,
-    nanos,
+    Drag, Settling, TierClock, TierSizes, float, maybe_millis, maybe_nanos, maybe_ppb, millis, nanos,
 };
+pub use super::statistics::{Figures, TierFigures};
 use super::trace::Trace;
 use crate::average::Average;
 use crate::time::{Skew, Span};
@@ -688,7 +688,7 @@ pub(crate) fn maybe(span: Option<Span>) -> String {
 }
 
 /// `12.3 kB`.
-fn bytes(count: f64) -> String {
+pub(crate) fn bytes(count: f64) -> String {
     match count {
         ..1e3 => format!("{count:.0} B"),
         ..1e6 => format!("{:.1} kB", count / 1e3),
@@ -698,7 +698,7 @@ fn bytes(count: f64) -> String {
 }
 
 /// `12,345`.
-fn grouped(count: u64) -> String {
+pub(crate) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

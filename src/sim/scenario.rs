@@ -272,6 +272,13 @@ impl Default for NodeModel {
     }
 }
 
+impl NodeModel {
+    /// The shortest time between rounds.
+    pub(crate) fn shortest_interval(&self) -> Span {
+        self.min_interval.unwrap_or(self.interval.min(Span::from_millis(125)))
+    }
+}
+
 /// How a liar lies.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]

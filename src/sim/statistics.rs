@@ -38,6 +38,18 @@ impl Sizes {
         }
     }
 
+    /// Takes all that another has seen, after its own.
+    pub(crate) fn merge(&mut self, later: &Self) {
+        self.count = self.count.saturating_add(later.count);
+        self.sum_of_squares += later.sum_of_squares;
+        self.max = self.max.max(later.max);
+        self.last = later.last;
+        self.bins.resize(self.bins.len().max(later.bins.len()), 0);
+        for (count, more) in self.bins.iter_mut().zip(&later.bins) {
+            *count = count.saturating_add(*more);
+        }
+    }
+
     fn rms(&self) -> Option<Span> {
         (self.count > 0).then(|| Span::from_secs_f64((self.sum_of_squares / float(self.count)).sqrt()))
     }

@@ -13,10 +13,11 @@ use crate::context::Event as NodeEvent;
 use crate::identity::{Domain, Incarnation, NodeId};
 use crate::node::{Node, TransmitToken};
 use crate::protocol::{Corrections, Frame, MAX_FRAME_LEN, Message, Response};
+use crate::sim::coarse::History;
 use crate::sim::invariants::{Claim, Invariants};
 use crate::sim::liars::{Liars, node_id};
 use crate::sim::link::{Content, Heading, Link, Queue};
-use crate::sim::oscillator::Oscillator;
+use crate::sim::oscillator::{Oscillator, offset_at_start};
 use crate::sim::outcome::{NodeSample, NodeStanding, Recorder};
 use crate::sim::random::{Purpose, Random};
 use crate::sim::scenario::{Fault, FaultKind, Scenario};
@@ -28,8 +29,6 @@ use crate::time::{LocalTime, Skew, Span, Time};
 
 /// True time at the beginning of a run, as a clock without error shows it: a moment of 2026.
 pub const BEGINNING: Time = Time::from_nanos(1_790_000_000_000_000_000);
-/// The oscillators of a run start this far apart, as those of machines that booted at different times do.
-const BOOT_DISTANCE: Span = Span::from_secs(1_000);
 /// Between two frames of an attacker.
 const ATTACK_PAUSE: Span = Span::from_millis(100);
 /// Frames that a replaying attacker keeps.
@@ -122,11 +121,20 @@ pub struct World<'a> {
     claims: Vec<Claim>,
     frames: u64,
     bytes: u64,
+    /// By host: how its clock was corrected. Empty when nobody asks.
+    histories: Vec<History>,
 }
 
 /// Runs a scenario to its end. `progress` is told the true time now and then.
 pub fn run(scenario: &Scenario, seed: u64, recorder: &mut Recorder, progress: &mut dyn FnMut(Span)) {
     World::new(scenario, seed).run(recorder, progress);
+}
+
+/// The same, and tells how the clock of each node was corrected.
+pub(crate) fn run_with_histories(scenario: &Scenario, seed: u64, recorder: &mut Recorder) -> Vec<History> {
+    let mut world = World::new(scenario, seed);
+    world.histories = vec![History::default(); scenario.nodes.get()];
+    world.run(recorder, &mut |_| {})
 }
 
 /// Between two looks at all clocks: often while they settle, then every tenth of a second. More than 200 clocks are looked at less
@@ -216,6 +224,7 @@ impl<'a> World<'a> {
             claims: Vec::with_capacity(ports),
             frames: 0,
             bytes: 0,
+            histories: Vec::new(),
         };
         let mut at = Span::ZERO;
         for index in 0..count {
@@ -233,7 +242,7 @@ impl<'a> World<'a> {
         self.schedule.plan(at, planned);
     }
 
-    fn run(mut self, recorder: &mut Recorder, progress: &mut dyn FnMut(Span)) {
+    fn run(mut self, recorder: &mut Recorder, progress: &mut dyn FnMut(Span)) -> Vec<History> {
         while let Some((at, planned)) = self.schedule.next() {
             if at > self.scenario.duration {
                 break;
@@ -262,6 +271,7 @@ impl<'a> World<'a> {
             }
         }
         recorder.frames(self.frames, self.bytes);
+        self.histories
     }
 
     // ---- nodes ----------------------------------------------------------------------------------------------------
@@ -422,6 +432,9 @@ impl<'a> World<'a> {
             let port = self.topology.of(index, tier);
             let violation = port.and_then(|port| self.invariants.acted(self.now, port, node, local));
             violation.into_iter().for_each(|violation| recorder.violation(violation));
+        }
+        if let Some(history) = self.histories.get_mut(index).filter(|_| is_corrected) {
+            history.push(self.now, nodes.clock());
         }
         let mastered = nodes.iter().filter(|(_, node)| node.as_master().is_some()).count();
         let is_new_role = std::mem::replace(&mut host.mastered, mastered) != mastered;
@@ -905,7 +918,6 @@ impl Host {
     fn new(scenario: &Scenario, topology: &Topology, seed: u64, index: usize, is_liar: bool) -> Self {
         let model = scenario.clocks.get(index).unwrap_or(&scenario.clock);
         let number = index_number(index);
-        let zero = LocalTime::from_nanos(0) + BOOT_DISTANCE.times(i64::try_from(index + 1).unwrap_or(1));
         let node = &scenario.node;
         let policy = CorrectionPolicy {
             allow_step: node.allow_step,
@@ -914,7 +926,7 @@ impl Host {
         };
         let base = NodeConfig {
             interval: node.interval,
-            min_interval: node.min_interval.unwrap_or(node.interval.min(Span::from_millis(125))),
+            min_interval: node.shortest_interval(),
             max_interval: node.max_interval.unwrap_or(node.interval),
             average: node.average,
             gamma: node.gamma,
@@ -932,19 +944,13 @@ impl Host {
             Some((_, network)) => NodeConfig { role: Role::Master, upper: Some(network.domain), ..config },
             None => config,
         };
-        let mut offsets = Random::stream(seed, Purpose::Start, number);
-        let offset = if model.spread {
-            Span::from_secs_f64(model.offset.as_secs_f64() * offsets.uniform(-1.0..1.0))
-        } else {
-            model.offset
-        };
         Self {
             config,
             upper,
-            oscillator: Oscillator::new(model, Random::stream(seed, Purpose::Oscillator, number), zero),
+            oscillator: Oscillator::of_node(model, seed, number),
             nodes: None,
             lives: 0,
-            offset,
+            offset: offset_at_start(model, seed, number),
             ahead: Span::ZERO,
             mastered: 0,
             wake: None,

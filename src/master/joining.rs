@@ -16,7 +16,7 @@ use super::round::{BURST_PAUSE, FOUNDING_PATIENCE};
 use super::{Candidate, FIRST_ROUND, Master, Stage, Timer, YIELD_PATIENCE};
 
 /// Nodes that joined and have not answered yet.
-const CANDIDATES: usize = 256;
+pub(super) const CANDIDATES: usize = 256;
 /// Members that may be in a burst at a time, before anybody else is asked. Ten thousand at once would be 80,000 requests within a fifth of a
 /// second; so it takes them some eight seconds, and the others join again meanwhile.
 const BURSTS: usize = 256;

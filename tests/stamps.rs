@@ -193,7 +193,9 @@ impl Asking {
     /// How long the quickest exchange took, and whose the stamps of the last one were.
     fn learned(&self) -> (Span, StampSource) {
         let members: Vec<_> = self.side.node.as_master().expect("a master").members().collect();
-        (members[0].least_delay().expect("a sample"), members[0].stamps())
+        // Until the rates are known a delay may be longer by what two oscillators gain on each other in an exchange: a tenth of a microsecond.
+        let delay = members[0].least_delay().expect("a sample");
+        (Span::from_micros(delay.as_nanos() / 1_000), members[0].stamps())
     }
 }
 

@@ -24,7 +24,7 @@ use support::messages;
 fn nodes_without_configuration_elect_a_master_and_the_next_ones() {
     let lab = Lab::new();
     let mut nodes: Vec<Daemon> = (1..=5)
-        .map(|number| lab.join(&format!("node{number}"), &format!("--node-id {number} --inject-offset {number}0ms")))
+        .map(|number| lab.join(&format!("node{number}"), &format!("--node-id {number} --inject-offset {number}ms")))
         .collect();
     let first = lab.until("one is master", || agreed_master(&nodes.iter().collect::<Vec<_>>()));
     lab.agree(&nodes.iter().collect::<Vec<_>>());
@@ -81,7 +81,7 @@ fn a_master_that_was_stopped_steps_down_before_it_moves_a_clock() {
     let rare = "--interval 60s --min-interval 60s";
     let nodes: Vec<Daemon> = (1..=3)
         .map(|number| {
-            lab.join(&format!("node{number}"), &format!("--node-id {number} --inject-offset {number}0ms {rare}"))
+            lab.join(&format!("node{number}"), &format!("--node-id {number} --inject-offset {number}ms {rare}"))
         })
         .collect();
     let all: Vec<&Daemon> = nodes.iter().collect();

@@ -2,7 +2,9 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
@@ -156,4 +158,45 @@ fn a_slave_of_whom_little_is_known_does_not_draw_the_ensemble_along() {
             assert!(apart <= stated, "{apart} apart after {second} s, and they say {stated}");
         }
     }
+}
+
+/// Found by the fuzz target `network`: a slave that had been cut off since the first second came back to a new master, passed for an heir of the old
+/// one's ensemble, and drew the clocks that were in step after it.
+#[test]
+fn a_slave_that_was_cut_off_for_long_is_no_heir() {
+    const FIRST: usize = 0;
+    const SECOND: usize = 1;
+    const ASLEEP: usize = 2;
+    const CUT_OFF: usize = 3;
+    let mut network = Network::new();
+    for (index, (priority, drift)) in [(2, 0), (1, 46), (0, -54), (0, 47)].into_iter().enumerate() {
+        let role = if index == CUT_OFF { Role::Slave } else { Role::Auto };
+        let number = NodeId::new(1 + u64::try_from(index).unwrap());
+        network.start(
+            NodeConfig { group: Some(group()), priority, ..NodeConfig::new(number, role) },
+            Fault { drift: Skew::from_ppm(drift), ..Fault::default() },
+        );
+    }
+    let is_cut = Rc::new(Cell::new(false));
+    let cut = Rc::clone(&is_cut);
+    network.fate = Box::new(move |dice, from, to, _| {
+        let way = Span::from_nanos(50_000 + i64::try_from(dice.roll(20_000)).unwrap());
+        (!cut.get() || (from != CUT_OFF && to != CUT_OFF)).then_some(way)
+    });
+    network.run_until(Span::from_millis(900));
+    is_cut.set(true);
+    network.run_for(Span::from_secs(30));
+    let apart = |network: &Network, one: usize, other: usize| (network.error(one) - network.error(other)).abs();
+    assert!(apart(&network, SECOND, CUT_OFF) > Span::from_micros(60), "{}", apart(&network, SECOND, CUT_OFF));
+    // One that does not hear of it is the witness of what becomes of the ensemble's time.
+    network.pause(ASLEEP);
+    network.kill(FIRST);
+    is_cut.set(false);
+    for _ in 0..40 {
+        network.run_for(Span::from_millis(50));
+        let moved = apart(&network, SECOND, ASLEEP);
+        assert!(moved < Span::from_micros(5), "moved by {moved}");
+    }
+    assert!(network.members[SECOND].node.as_master().is_some());
+    assert!(apart(&network, SECOND, CUT_OFF) < Span::from_micros(60), "{}", apart(&network, SECOND, CUT_OFF));
 }

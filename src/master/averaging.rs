@@ -44,7 +44,7 @@ impl Master {
         if !is_founded {
             self.round = self.round.next();
         }
-        let closest = is_founded.then(|| agreement(&measured));
+        let closest = is_founded.then(|| agreement(&measured).min(context.config.gamma));
         let mut readings = vec![self.own_reading(context, own, &measured, is_misled)];
         readings.extend(measured.iter().filter_map(|(node, measured)| {
             let reading = self.members.get(node)?.reading(measured, own, closest);
@@ -53,7 +53,7 @@ impl Master {
             let standing = if is_led { reading.standing.max(Standing::Member) } else { reading.standing };
             Some(Reading { standing, ..reading })
         }));
-        let gamma = context.config.gamma.min(closest.unwrap_or(Span::MAX));
+        let gamma = closest.unwrap_or(context.config.gamma);
         let Some(ensemble) = context.config.average.of(&readings, gamma) else {
             return;
         };
@@ -274,5 +274,10 @@ fn agreement(measured: &[(NodeId, Measured)]) -> Span {
     let mut bounds: Vec<Span> = measured.iter().map(|(_, member)| member.estimate.error_bound).collect();
     bounds.sort_unstable();
     let median = bounds.get(bounds.len().saturating_sub(1) / 2).copied().unwrap_or(Span::MAX);
-    median.times(AGREEMENT).max(CLOSEST_AGREEMENT)
+    within(median)
+}
+
+/// How close clocks must be, and how well known, when `bound` is how well an ensemble knows them.
+pub(super) fn within(bound: Span) -> Span {
+    bound.times(AGREEMENT).max(CLOSEST_AGREEMENT)
 }

@@ -12,6 +12,7 @@ use crate::member::{Asked, Asking, Member, Peer};
 use crate::protocol::{Join, Response};
 use crate::time::{LocalTime, Span};
 
+use super::averaging::within;
 use super::round::{BURST_PAUSE, FOUNDING_PATIENCE};
 use super::{Candidate, FIRST_ROUND, Master, Stage, Timer, YIELD_PATIENCE};
 
@@ -130,7 +131,10 @@ impl Master {
         let mut member = Member::new(peer, own_rate_error, now);
         Self::apply_settings(context, &mut member);
         member.request_sent(asked);
-        if self.inherits.is_some() && peer.corrected_in == self.inherits && response.is_synchronised {
+        // Who was cut off meanwhile stands anywhere within its own bound, and not in step.
+        let is_in_step =
+            response.is_synchronised && response.error_bound <= within(context.clock.target_error_bound(now));
+        if self.inherits.is_some() && peer.corrected_in == self.inherits && is_in_step {
             member.asking = Asking::SHORT_BURST;
             member.inherit(now);
             // The first round may have been due when nobody had joined yet, and the next one may be far.

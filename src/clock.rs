@@ -17,6 +17,7 @@
 use std::ops::RangeInclusive;
 
 use crate::config::CorrectionPolicy;
+use crate::protocol::Entry;
 use crate::time::{LocalTime, Skew, Span, Time};
 
 /// How an oscillator's rate wanders, per square root of a second: four standard deviations of the random walk of
@@ -48,6 +49,19 @@ pub struct Correction {
     pub error_bound: Span,
     /// How far `rate` can be from the ensemble's. Not negative.
     pub rate_error: Skew,
+}
+
+/// What an entry of a correction frame asks of the clock that it was computed for.
+impl From<&Entry> for Correction {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            reference: entry.reference,
+            amount: entry.correction,
+            rate: entry.rate,
+            error_bound: entry.error_bound,
+            rate_error: entry.rate_error,
+        }
+    }
 }
 
 /// How a correction was applied.

@@ -677,13 +677,7 @@ impl Slave {
             let own_bound = knows_the_time.then(|| context.clock.target_error_bound(now));
             witness.bears_out(entry, own_bound)?;
         }
-        let correction = Correction {
-            reference: entry.reference,
-            amount: entry.correction,
-            rate: entry.rate,
-            error_bound: entry.error_bound,
-            rate_error: entry.rate_error,
-        };
+        let correction = Correction::from(entry);
         Ok(context.clock.correct(correction, now)?)
     }
 }

@@ -385,13 +385,7 @@ impl Stage {
         let own = (OWN, self.node(tier).incarnation(), clock.adjustment());
         let of_own = |entry: &Entry| (entry.node, entry.node_incarnation, entry.adjustment) == own;
         let entry = corrections.entries.iter().find(of_own)?;
-        let correction = Correction {
-            reference: entry.reference,
-            amount: entry.correction,
-            rate: entry.rate,
-            error_bound: entry.error_bound,
-            rate_error: entry.rate_error,
-        };
+        let correction = Correction::from(&entry);
         clock.correct(correction, self.now).ok()?;
         Some(clock)
     }

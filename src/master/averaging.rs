@@ -124,7 +124,7 @@ impl Master {
     }
 
     /// True when it hears enough nodes to correct anybody: this many, and itself. Without, it goes on as it is: holdover.
-    pub(super) fn reaches_quorum(&mut self, context: &mut Context, members: usize) -> bool {
+    fn reaches_quorum(&mut self, context: &mut Context, members: usize) -> bool {
         let heard = members + 1;
         let is_reached = heard >= context.config.quorum;
         if std::mem::replace(&mut self.has_quorum, is_reached) != is_reached {
@@ -135,7 +135,7 @@ impl Master {
 
     /// True when the local clocks of most members seem to have jumped in this round: then it was the master's own. They keep their
     /// votes and it has none, or one oscillator's jump would draw the whole ensemble along.
-    pub(super) fn has_jumped_itself(&mut self, context: &mut Context) -> bool {
+    fn has_jumped_itself(&mut self, context: &mut Context) -> bool {
         let jumped = self.members.values().filter(|member| member.has_jumped()).count();
         let is_own = jumped >= FEW && 2 * jumped > self.answering();
         if is_own {
@@ -146,13 +146,7 @@ impl Master {
     }
 
     /// The master's own clock among the others: its offset is zero. `is_misled`: its local clock has just jumped.
-    pub(super) fn own_reading(
-        &self,
-        context: &Context,
-        own: Time,
-        measured: &[(NodeId, Measured)],
-        is_misled: bool,
-    ) -> Reading {
+    fn own_reading(&self, context: &Context, own: Time, measured: &[(NodeId, Measured)], is_misled: bool) -> Reading {
         // A master that has just started, among slaves that belong to an ensemble already, is a newcomer itself: its
         // mastership is new, their time is not.
         let is_among_established = !context.clock.is_corrected()

@@ -87,7 +87,7 @@ impl Master {
 
     /// True when there is room for another candidate. Who has waited for too long makes room, then recordings do for who is alive, then
     /// the host with the most candidates does for one that has fewer: nobody keeps others out with made-up numbers, but with made-up addresses.
-    pub(super) fn has_room_for(&mut self, arrival: &Arrival) -> bool {
+    fn has_room_for(&mut self, arrival: &Arrival) -> bool {
         let Arrival { from, now, is_fresh, .. } = *arrival;
         let is_full = |candidates: &BTreeMap<_, _>| candidates.len() >= CANDIDATES && !candidates.contains_key(&from);
         if is_full(&self.candidates) {
@@ -103,7 +103,7 @@ impl Master {
     }
 
     /// Drops the oldest candidate of the IP address that has the most, if one at `newcomer` would still not have more.
-    pub(super) fn thin_out(&mut self, newcomer: IpAddr) {
+    fn thin_out(&mut self, newcomer: IpAddr) {
         let (mut own, mut run, mut most) = (0, (newcomer, 0), (newcomer, 0));
         // In their order, so that those of one IP address follow each other.
         for ip in self.candidates.keys().map(SocketAddr::ip) {
@@ -154,7 +154,7 @@ impl Master {
     }
 
     /// What the operator has said of a member in particular.
-    pub(super) fn apply_settings(context: &Context, member: &mut Member) {
+    fn apply_settings(context: &Context, member: &mut Member) {
         let Peer { node, address, .. } = member.peer;
         member.weight = context.config.weight(node, Some(address.ip()));
         member.set_delay_asymmetry(context.config.delay_asymmetry(node, address.ip()));

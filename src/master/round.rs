@@ -196,7 +196,7 @@ impl Master {
     }
 
     /// The founding came to nothing: no founder's answers made sense, or the master refused its own correction. Once more.
-    pub(super) fn found_again(&mut self, context: &Context, now: LocalTime) {
+    fn found_again(&mut self, context: &Context, now: LocalTime) {
         self.timers.set(Timer::Round, now + context.config.interval);
         self.timers.hasten(Timer::Average, now + FOUNDING_PATIENCE);
         for member in self.members.values_mut() {
@@ -316,7 +316,7 @@ impl Master {
     }
 
     /// A newcomer's burst is over: founders wait for each other, a later one is corrected at once.
-    pub(super) fn end_burst(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
+    fn end_burst(&mut self, context: &mut Context, node: NodeId, now: LocalTime) {
         self.timers.cancel(Timer::Ask(node));
         self.bursts.remove(&node);
         if let Some(member) = self.members.get_mut(&node) {
@@ -334,7 +334,7 @@ impl Master {
     }
 
     /// Does not wait for the deadline when there is nobody left to wait for.
-    pub(super) fn average_when_all_answered(&mut self, context: &mut Context, now: LocalTime) {
+    fn average_when_all_answered(&mut self, context: &mut Context, now: LocalTime) {
         let is_founding = self.stage == Stage::Founding;
         if !is_founding && !self.is_collecting {
             return;

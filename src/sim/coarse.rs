@@ -173,13 +173,7 @@ impl Slave {
     /// Applies a correction that arrives now, and tells its master so.
     fn correct(&mut self, round: Round, entry: &Entry, at: Span) {
         let local = self.oscillator.local(at);
-        let correction = Correction {
-            reference: entry.reference,
-            amount: entry.correction,
-            rate: entry.rate,
-            error_bound: entry.error_bound,
-            rate_error: entry.rate_error,
-        };
+        let correction = Correction::from(entry);
         let outcome = match self.clock.correct(correction, local) {
             Ok(_) => Outcome::Slewed,
             Err(_) => Outcome::Refused,

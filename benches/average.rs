@@ -36,7 +36,7 @@ fn readings(size: usize) -> Vec<Reading> {
 
 fn bench(bencher: Bencher<'_, '_>, average: Average, size: usize) {
     let readings = readings(size);
-    bencher.counter(ItemsCount::new(size)).bench(|| average.of(divan::black_box(&readings), GAMMA));
+    bencher.counter(ItemsCount::new(size)).bench(|| average.of(divan::black_box(&readings), GAMMA, true));
 }
 
 #[divan::bench(args = SIZES)]
@@ -54,7 +54,9 @@ fn fault_tolerant(bencher: Bencher<'_, '_>, size: usize) {
 fn fault_tolerant_without_agreement(bencher: Bencher<'_, '_>, size: usize) {
     let readings = readings(size);
     let nobody = Span::from_nanos(-1);
-    bencher.counter(ItemsCount::new(size)).bench(|| Average::FaultTolerant.of(divan::black_box(&readings), nobody));
+    bencher
+        .counter(ItemsCount::new(size))
+        .bench(|| Average::FaultTolerant.of(divan::black_box(&readings), nobody, false));
 }
 
 #[divan::bench(args = SIZES)]

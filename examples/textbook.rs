@@ -97,7 +97,7 @@ fn synchronise(clocks: &[Clock], average: Average, gamma: Span, out: &mut impl W
         standing: Standing::Member,
     };
     let readings: Vec<Reading> = clocks.iter().map(reading).collect();
-    let Some(ensemble) = average.of(&readings, gamma) else { return Ok(()) };
+    let Some(ensemble) = average.of(&readings, gamma, false) else { return Ok(()) };
 
     writeln!(out, "\n{average}: {}", explanation(average))?;
     writeln!(

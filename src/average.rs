@@ -33,6 +33,8 @@
 //! At most f clocks of S lie outside the honest range, by at most γ each, and their mean is over at least n - f.
 //! When the honest do not agree, f liars who do may be the largest set; then the median of all is in the honest range,
 //! as f is less than half of n. A larger set holds an honest clock, and none of it lies more than γ beyond that.
+//! Once an ensemble is founded its honest clocks agree. When no two do, nobody can tell who is right (of two clocks that part, say), and
+//! it stays with the master's: the median would move it by half of what one clock is wrong.
 //! With three clocks `midpoint` has f = 0 and leaves nobody out, while `fault-tolerant` bears one liar there.
 //!
 //! # Sources
@@ -204,9 +206,10 @@ impl Average {
     /// The average of the readings of the best standing present.
     ///
     /// `readings`: the master's own, with offset zero, first by convention; nothing depends on the order.
-    /// `gamma`: how close clocks must be to count as agreeing, for `fault-tolerant`.
+    /// `gamma`: how close clocks must be to count as agreeing, for `fault-tolerant`. `is_founded`: they have agreed before, so that the
+    /// master's clock is as good as any when no two of them do.
     /// `None` when there are no readings, and only then.
-    pub fn of(self, readings: &[Reading], gamma: Span) -> Option<Ensemble> {
+    pub fn of(self, readings: &[Reading], gamma: Span, is_founded: bool) -> Option<Ensemble> {
         let best = readings.iter().map(|reading| reading.standing).min()?;
         let voters: Vec<Reading> = readings.iter().copied().filter(|reading| reading.standing == best).collect();
         let offsets: Vec<Offset> = voters.iter().map(|voter| voter.offset).collect();
@@ -214,7 +217,11 @@ impl Average {
             Self::Mean => mean(&offsets),
             Self::FaultTolerant => {
                 let is_beyond_liars = |set: &Ensemble| set.counted() > most_liars(offsets.len());
-                fault_tolerant(&offsets, gamma).filter(is_beyond_liars).or_else(|| median(&offsets))
+                match fault_tolerant(&offsets, gamma) {
+                    Some(set) if is_beyond_liars(&set) => Some(set),
+                    None if is_founded && offsets.contains(&Offset::ZERO) => Some(masters(&offsets)),
+                    _ => median(&offsets),
+                }
             }
             Self::Midpoint => midpoint(&offsets),
             // Asked of all readings, not of the voters alone: which rule holds must not depend on who is up today.
@@ -279,6 +286,11 @@ pub fn median(offsets: &[Offset]) -> Option<Ensemble> {
     // The same place twice when the number of clocks is odd.
     let (lower, upper) = (*sorted.get(last / 2)?, *sorted.get(last.div_ceil(2))?);
     Some(Ensemble::new(middle(lower, upper)?, offsets, lower..=upper, Reason::Disagrees))
+}
+
+/// The master's clock; the others disagree.
+fn masters(offsets: &[Offset]) -> Ensemble {
+    Ensemble::new(Offset::ZERO, offsets, Offset::ZERO..=Offset::ZERO, Reason::Disagrees)
 }
 
 /// The largest set of offsets in which every two lie within `gamma`, and its mean.
@@ -453,7 +465,7 @@ mod tests {
             offsets.map(|offset| offset.correction(five)),
             [5, -20, 15].map(|minutes| Span::from_secs(60 * minutes))
         );
-        assert_eq!(Average::Mean.of(&offsets.map(member), GAMMA), ensemble(five, [Counted; 3]));
+        assert_eq!(Average::Mean.of(&offsets.map(member), GAMMA, false), ensemble(five, [Counted; 3]));
     }
 
     #[test]
@@ -497,7 +509,7 @@ mod tests {
         let verdicts = [LeftOut(Reason::Disagrees), Counted, Counted, Counted, Counted];
         let [mean] = nanos([21_250_000]);
         assert_eq!(fault_tolerant(&offsets, GAMMA), ensemble(mean, verdicts));
-        assert_eq!(Average::FaultTolerant.of(&offsets.map(member), GAMMA), ensemble(mean, verdicts));
+        assert_eq!(Average::FaultTolerant.of(&offsets.map(member), GAMMA, false), ensemble(mean, verdicts));
     }
 
     #[test]
@@ -513,7 +525,7 @@ mod tests {
         assert_eq!(fault_tolerant(&cold_start, GAMMA), None);
         let median = |offsets: &[Offset]| {
             let readings: Vec<Reading> = offsets.iter().copied().map(member).collect();
-            Average::FaultTolerant.of(&readings, GAMMA)
+            Average::FaultTolerant.of(&readings, GAMMA, false)
         };
         assert_eq!(median(&cold_start), ensemble(Offset::ZERO, [Counted, disagrees, disagrees]));
         // An even number has two clocks in the middle.
@@ -523,11 +535,21 @@ mod tests {
     }
 
     #[test]
+    fn a_founded_ensemble_of_which_no_two_agree_stays_with_its_master() {
+        let disagrees = LeftOut(Reason::Disagrees);
+        let apart = millis([0, 184]).map(member);
+        assert_eq!(Average::FaultTolerant.of(&apart, GAMMA, true), ensemble(Offset::ZERO, [Counted, disagrees]));
+        assert_eq!(Average::FaultTolerant.of(&apart, GAMMA, false), ensemble(millis([92])[0], [Counted; 2]));
+        // A master that has no vote says nothing.
+        assert_eq!(Average::FaultTolerant.of(&apart[1..], GAMMA, true), ensemble(millis([184])[0], [Counted]));
+    }
+
+    #[test]
     fn one_clock_is_its_own_ensemble_and_none_is_none() {
         for average in Average::ALL {
             let [offset] = millis([7]);
-            assert_eq!(average.of(&[member(offset)], GAMMA), ensemble(offset, [Counted]), "{average}");
-            assert_eq!(average.of(&[], GAMMA), None, "{average}");
+            assert_eq!(average.of(&[member(offset)], GAMMA, false), ensemble(offset, [Counted]), "{average}");
+            assert_eq!(average.of(&[], GAMMA, false), None, "{average}");
         }
         assert_eq!((mean(&[]), median(&[]), midpoint(&[]), weighted(&[])), (None, None, None, None));
         assert_eq!(fault_tolerant(&[], GAMMA), None);
@@ -568,12 +590,12 @@ mod tests {
         let heavy = Reading { weight: NonZeroU32::new(2), ..slave };
         // (0 + 2 * 4 + 12) / 4
         let readings = [master, heavy, other];
-        assert_eq!(Average::Weighted.of(&readings, GAMMA), ensemble(millis([5])[0], [Counted; 3]));
+        assert_eq!(Average::Weighted.of(&readings, GAMMA, false), ensemble(millis([5])[0], [Counted; 3]));
         // One configured weight anywhere puts the error bounds out of use, even if its owner has no vote now.
         let vague = Reading { error_bound: Span::from_secs(1), ..slave };
         let newcomer = Reading { standing: Standing::Newcomer, ..heavy };
         let verdicts = [Counted, Counted, LeftOut(Reason::Newcomer)];
-        assert_eq!(Average::Weighted.of(&[master, vague, newcomer], GAMMA), ensemble(millis([2])[0], verdicts));
+        assert_eq!(Average::Weighted.of(&[master, vague, newcomer], GAMMA, false), ensemble(millis([2])[0], verdicts));
     }
 
     #[test]
@@ -582,7 +604,7 @@ mod tests {
             let [master, slave] = millis([0, 50]).map(member);
             let readings =
                 [(master, bounds[0]), (slave, bounds[1])].map(|(r, error_bound)| Reading { error_bound, ..r });
-            offset_of(Average::Weighted.of(&readings, GAMMA))
+            offset_of(Average::Weighted.of(&readings, GAMMA, false))
         };
         let micros = Span::from_micros;
         // Three times as uncertain, a ninth of the weight: 50 / (9 + 1), and the same for each scale of the bounds.
@@ -604,7 +626,7 @@ mod tests {
         let offsets = nanos([decades + 1, decades + 2, decades + 6]);
         for average in Average::ALL {
             let [expected] = nanos([decades + if average == Average::Midpoint { 4 } else { 3 }]);
-            assert_eq!(offset_of(average.of(&offsets.map(member), GAMMA)), expected, "{average}");
+            assert_eq!(offset_of(average.of(&offsets.map(member), GAMMA, false)), expected, "{average}");
         }
     }
 
@@ -615,7 +637,7 @@ mod tests {
         let cold = Reading { standing: Standing::Implausible, ..wrong };
         let vague = Reading { standing: Standing::Uncertain, ..wrong };
         let new = Reading { standing: Standing::Newcomer, ..wrong };
-        let of = |readings: &[Reading]| Average::Mean.of(readings, GAMMA);
+        let of = |readings: &[Reading]| Average::Mean.of(readings, GAMMA, false);
         let (not_reference, implausible, newcomer) =
             (LeftOut(Reason::NotReference), LeftOut(Reason::Implausible), LeftOut(Reason::Newcomer));
         let uncertain = LeftOut(Reason::Uncertain);
@@ -629,7 +651,10 @@ mod tests {
         assert_eq!(of(&[new, new]), ensemble(millis([90])[0], [Counted, Counted]));
         // Both filters at once: the verdicts stay with their readings.
         let verdicts = [newcomer, Counted, LeftOut(Reason::Disagrees), Counted];
-        assert_eq!(Average::FaultTolerant.of(&[new, master, far, right], GAMMA), ensemble(millis([3])[0], verdicts));
+        assert_eq!(
+            Average::FaultTolerant.of(&[new, master, far, right], GAMMA, false),
+            ensemble(millis([3])[0], verdicts)
+        );
     }
 
     #[test]
@@ -756,9 +781,9 @@ mod tests {
         let offsets = millis([0, -1_400, 700, -500, 1_900, 9_000, 9_010]);
         assert_eq!(offset_of(fault_tolerant(&offsets, GAMMA)), millis([9_005])[0]);
         let readings = offsets.map(member);
-        assert_eq!(offset_of(Average::FaultTolerant.of(&readings, GAMMA)), millis([700])[0]);
+        assert_eq!(offset_of(Average::FaultTolerant.of(&readings, GAMMA, false)), millis([700])[0]);
         // Of six only one may lie, so that one of the two is honest.
-        assert_eq!(offset_of(Average::FaultTolerant.of(&readings[1..], GAMMA)), millis([9_005])[0]);
+        assert_eq!(offset_of(Average::FaultTolerant.of(&readings[1..], GAMMA, false)), millis([9_005])[0]);
     }
 
     proptest! {
@@ -766,7 +791,7 @@ mod tests {
         fn the_order_of_the_readings_changes_nothing((readings, shuffled) in shuffled(), gamma in 0_i64..10) {
             let gamma = Span::from_nanos(gamma);
             for average in Average::ALL {
-                let (one, other) = (average.of(&readings, gamma).unwrap(), average.of(&shuffled, gamma).unwrap());
+                let (one, other) = (average.of(&readings, gamma, false).unwrap(), average.of(&shuffled, gamma, false).unwrap());
                 prop_assert_eq!(one.offset, other.offset, "{}", average);
                 for (reading, verdict) in readings.iter().zip(&one.verdicts) {
                     let place = shuffled.iter().position(|same| same == reading).unwrap();
@@ -781,7 +806,7 @@ mod tests {
             gamma: i64,
         ) {
             for average in Average::ALL {
-                let ensemble = average.of(&readings, Span::from_nanos(gamma)).unwrap();
+                let ensemble = average.of(&readings, Span::from_nanos(gamma), false).unwrap();
                 prop_assert_eq!(ensemble.verdicts.len(), readings.len());
                 let verdicts = readings.iter().zip(&ensemble.verdicts);
                 let counted = verdicts.filter(|(_, verdict)| **verdict == Counted).map(|(reading, _)| reading.offset);
@@ -819,7 +844,7 @@ mod tests {
                 sum += reading.offset.ahead().as_secs_f64() * weight;
                 total += weight;
             }
-            let exact = offset_of(Average::Weighted.of(&readings, GAMMA));
+            let exact = offset_of(Average::Weighted.of(&readings, GAMMA, false));
             prop_assert!(exact.distance(Offset::new(Span::from_secs_f64(sum / total))) <= Span::from_nanos(1));
         }
 
@@ -855,7 +880,7 @@ mod tests {
         fn f_liars_do_not_move_the_largest_set_beyond_its_bound((honest, all) in with_liars(2, -10..=10)) {
             let gamma = 20_i128;
             let readings: Vec<Reading> = all.iter().copied().map(member).collect();
-            let ensemble = offset_of(Average::FaultTolerant.of(&readings, Span::from_nanos(20)));
+            let ensemble = offset_of(Average::FaultTolerant.of(&readings, Span::from_nanos(20), false));
             let (lowest, highest) = (honest.iter().min().unwrap(), honest.iter().max().unwrap());
             let outside = spread(ensemble, *highest).max(spread(*lowest, ensemble));
             // outside <= γ f / (n - f) + 1/2, without fractions
@@ -869,7 +894,7 @@ mod tests {
             (honest, all) in with_liars(3, -1_000..=1_000)
         ) {
             let readings: Vec<Reading> = all.iter().copied().map(member).collect();
-            let ensemble = offset_of(Average::FaultTolerant.of(&readings, Span::from_nanos(20)));
+            let ensemble = offset_of(Average::FaultTolerant.of(&readings, Span::from_nanos(20), false));
             let (lowest, highest) = (honest.iter().min().unwrap(), honest.iter().max().unwrap());
             prop_assert!(spread(ensemble, *highest).max(spread(*lowest, ensemble)) <= 20, "{ensemble} of {all:?}");
         }

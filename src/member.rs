@@ -26,7 +26,7 @@ const REFUTED: i64 = 5;
 const UNANSWERED: usize = 4;
 /// Rounds without an answer after which a member counts as silent.
 const SILENT_ROUNDS: u32 = 3;
-/// Rounds in a row within γ after which a newcomer is averaged.
+/// Rounds in a row within γ, and known as well, after which a newcomer is averaged.
 const PROBATION: u32 = 4;
 /// A clock that took its last correction is where that put it, but for the rounding of some products to whole nanoseconds. More
 /// room than a peer with other arithmetic needs would be room for lies: a third of liars who stand that far ahead of where they
@@ -615,7 +615,9 @@ impl Member {
         is_founder: bool,
     ) -> bool {
         let agrees = self.obeys(measured) && measured.offset.distance(ensemble) <= gamma;
-        self.trust.agreeing = match (is_founder, agrees) {
+        // Whoever is known less well than that shows what it was told, and agrees with it wherever its clock is.
+        let is_known = measured.estimate.error_bound <= gamma;
+        self.trust.agreeing = match (is_founder, agrees && is_known) {
             (true, _) => PROBATION,
             (false, true) => self.trust.agreeing.saturating_add(1),
             (false, false) => 0,

@@ -200,3 +200,40 @@ fn a_slave_that_was_cut_off_for_long_is_no_heir() {
     assert!(network.members[SECOND].node.as_master().is_some());
     assert!(apart(&network, SECOND, CUT_OFF) < Span::from_micros(60), "{}", apart(&network, SECOND, CUT_OFF));
 }
+
+/// Found by the fuzz target `network`, with one slave: what two say is held back from their start on, so that their clocks are put elsewhere, both
+/// by as much. While little is known of them they agree with whatever they are told; when all is known, they are two against one.
+#[test]
+fn slaves_that_were_held_back_do_not_draw_the_ensemble_along_when_they_are_heard_at_once_again() {
+    const MASTER: usize = 0;
+    const ASLEEP: usize = 1;
+    let mut network = Network::new();
+    for (index, drift) in [0, 20, -30, 10].into_iter().enumerate() {
+        let role = if index == MASTER { Role::Master } else { Role::Slave };
+        let number = NodeId::new(1 + u64::try_from(index).unwrap());
+        network.start(
+            NodeConfig { group: Some(group()), ..NodeConfig::new(number, role) },
+            Fault { drift: Skew::from_ppm(drift), ..Fault::default() },
+        );
+    }
+    network.run_until(Span::from_secs(10));
+    // One that does not hear of it is the witness of what becomes of the ensemble's time.
+    network.pause(ASLEEP);
+    let held = Rc::new(Cell::new(Span::from_millis(80)));
+    let hold = Rc::clone(&held);
+    network.fate = Box::new(move |dice, from, _, _| {
+        let way = Span::from_nanos(50_000 + i64::try_from(dice.roll(20_000)).unwrap());
+        Some(way + if from > ASLEEP { hold.get() } else { Span::ZERO })
+    });
+    network.restart(2, Span::ZERO);
+    network.restart(3, Span::ZERO);
+    network.run_for(Span::from_secs(10));
+    let apart = |network: &Network, one: usize, other: usize| (network.error(one) - network.error(other)).abs();
+    assert!(apart(&network, MASTER, 2) > Span::from_millis(30), "{}", apart(&network, MASTER, 2));
+    held.set(Span::ZERO);
+    for _ in 0..40 {
+        network.run_for(Span::from_millis(50));
+        let moved = apart(&network, MASTER, ASLEEP);
+        assert!(moved < Span::from_micros(20), "moved by {moved}");
+    }
+}

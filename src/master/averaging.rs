@@ -54,7 +54,7 @@ impl Master {
             Some(Reading { standing, ..reading })
         }));
         let gamma = closest.unwrap_or(context.config.gamma);
-        let Some(ensemble) = context.config.average.of(&readings, gamma) else {
+        let Some(ensemble) = context.config.average.of(&readings, gamma, is_founded) else {
             return;
         };
         let own_is_counted = ensemble.verdicts.first() == Some(&Verdict::Counted);

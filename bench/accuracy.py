@@ -10,17 +10,17 @@ Prints one table for the machine at rest and one with as many busy loops as core
 """
 
 import argparse
-import json
 import os
 import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from loopback import ask, look_at
 
 SAMPLING_PAUSE = 0.05
 PATIENCE = 10.0
@@ -116,31 +116,22 @@ class Berkeleyd:
         self.newest = None
         cable.wait_for("berkeleyd synchronises", self.is_synchronised)
 
-    @staticmethod
-    def status(path):
-        with socket.socket(socket.AF_UNIX) as stream:
-            stream.settimeout(5)
-            stream.connect(path)
-            with stream.makefile("rb") as answer:
-                return json.load(answer)
-
     def is_synchronised(self):
         try:
-            return all(self.status(path)["synchronised"] for path in self.sockets)
+            return all(ask(path)["synchronised"] for path in self.sockets)
         except OSError:
             return False
 
     def look(self):
         """(new raw samples, new filtered offsets, disagreements of the clocks), in ns."""
-        master, slave = (self.status(path) for path in self.sockets)
-        ahead = [status["clock"]["disciplined_ns"] - status["clock"]["system_ns"] for status in (slave, master)]
+        ((_, master), _), (master_leads, slave_leads) = look_at(self.sockets)
         raw = []
         for peer in master["peers"]:
             sample = peer.get("sample")
             if sample and sample != self.newest:
                 self.newest = sample
                 raw.append(sample["offset_ns"])
-        return raw, [], [ahead[0] - ahead[1]]
+        return raw, [], [slave_leads - master_leads]
 
 
 class Chronyd:

@@ -11,46 +11,18 @@ master). The spread is the true one: all nodes read this machine's clock.
 """
 
 import argparse
-import json
 import os
-import pathlib
 import random
 import signal
-import socket
 import statistics
 import subprocess
 import tempfile
 import time
 
-from loopback import free_port
+from loopback import Node, any_wrong, free_port, look
 
 NODES = 9
 PATIENCE = 10.0
-
-
-class Node:
-    def __init__(self, launcher, directory, number, arguments):
-        self.number = number
-        self.socket = directory / f"{number}.sock"
-        offset, drift = random.uniform(-2, 2), random.uniform(-100, 100)
-        command = [*launcher, "--node-id", str(number), "--status-socket", str(self.socket),
-                   f"--inject-offset={offset:.6f}s", f"--inject-drift={drift:.3f}", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def status(self):
-        try:
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(0.5)
-                client.connect(str(self.socket))
-                text = b""
-                while part := client.recv(65536):
-                    text += part
-            return json.loads(text)
-        except (OSError, ValueError):
-            return None
-
-    def end(self, with_signal):
-        self.process.send_signal(with_signal)
 
 
 def wait(nodes, holds):
@@ -60,23 +32,17 @@ def wait(nodes, holds):
         while not holds(node):
             if time.monotonic() > deadline:
                 keys = ("node_id", "role", "term", "master_id", "round", "adjustment")
-                known = [[status[key] for key in keys] for status in (node.status() for node in nodes) if status]
-                raise SystemExit(f"not within {PATIENCE} s of node {node.number}; {keys}: {known}")
+                known = [[status[key] for key in keys] for status in (node.seen() for node in nodes) if status]
+                raise SystemExit(f"not within {PATIENCE} s of node {node.name}; {keys}: {known}")
             time.sleep(0.001)
 
 
 def corrected_by(node, former, before):
     """True when it was corrected in another's mastership: a slave's round is that of its last correction in the present term."""
-    status = node.status()
+    status = node.seen()
     if not status or status["master_id"] in (None, former):
         return False
     return status["adjustment"] > before and (status["role"] == "master" or status["round"] > 0)
-
-
-def spread(nodes):
-    ahead = [status["clock"]["disciplined_ns"] - status["clock"]["system_ns"]
-             for status in (node.status() for node in nodes) if status]
-    return (max(ahead) - min(ahead)) / 1e3
 
 
 def ip(arguments):
@@ -101,35 +67,35 @@ def make_namespaces():
 def run(binary, has_namespaces, how, options=()):
     with tempfile.TemporaryDirectory() as directory:
         arguments = ["--group", f"239.255.5.25:{free_port()}", "--domain", str(random.randrange(1, 2 ** 32)), *options]
-        if has_namespaces:
-            arguments += ["--bind", "0.0.0.0:0", "--interface", "cable"]
-        else:
-            arguments += ["--bind", "127.0.0.1:0", "--interface", "127.0.0.1"]
+        arguments += ["--interface", "cable" if has_namespaces else "127.0.0.1"]
 
-        def launcher(number):
-            return ["nsenter", f"--net=/run/netns/node{number}", binary] if has_namespaces else [binary]
+        def node(number):
+            place = {"launcher": ["nsenter", f"--net=/run/netns/node{number}"], "bind": "0.0.0.0:0"} if has_namespaces else {}
+            return Node(binary, directory, str(number), "--node-id", str(number), *any_wrong(random), *arguments, **place)
 
         began = time.monotonic()
-        nodes = [Node(launcher(number), pathlib.Path(directory), number, arguments) for number in range(1, NODES + 1)]
+        nodes = [node(number) for number in range(1, NODES + 1)]
         try:
             wait(nodes, lambda node: corrected_by(node, None, 0))
             start = time.monotonic() - began
             time.sleep(3 + random.random())
             masters = [status["node_id"] for status in (node.status() for node in nodes) if status["role"] == "master"]
             assert len(masters) == 1, masters
-            left = [node for node in nodes if node.number != masters[0]]
-            before = {node.number: node.status()["adjustment"] for node in left}
+            former = nodes[masters[0] - 1]
+            left = [node for node in nodes if node is not former]
+            before = {node: node.status()["adjustment"] for node in left}
             began = time.monotonic()
-            nodes[masters[0] - 1].end(how)
-            wait(left, lambda node: corrected_by(node, masters[0], before[node.number]))
+            former.process.send_signal(how)
+            wait(left, lambda node: corrected_by(node, masters[0], before[node]))
             gap = time.monotonic() - began
             spreads = []
             while time.monotonic() < began + 3:
-                spreads.append(spread(left))
-            return start * 1e3, gap * 1e3, max(spreads)
+                _, leads = look(left)
+                spreads.append(max(leads) - min(leads))
+            return start * 1e3, gap * 1e3, max(spreads) / 1e3
         finally:
             for node in nodes:
-                node.end(signal.SIGKILL)
+                node.process.kill()
                 node.process.wait()
 
 

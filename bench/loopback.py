@@ -24,24 +24,36 @@ START_PATIENCE = 5.0
 STEPPED = re.compile(r"^(\S+Z) INFO +stepped by=", re.MULTILINE)
 
 
+def ask(path):
+    """The status that a node shows on this socket."""
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(5)
+        stream.connect(path)
+        with stream.makefile("rb") as answer:
+            return json.load(answer)
+
+
 class Node:
     """One berkeleyd and what was seen of it."""
 
-    def __init__(self, binary, directory, name, *options):
+    def __init__(self, binary, directory, name, *options, launcher=(), bind="127.0.0.1:0"):
         self.status_path = os.path.join(directory, name + ".sock")
         self.log_path = os.path.join(directory, name + ".log")
         self.name, self.started, self.stepped_seen = name, time.time(), None
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
-                [binary, "--bind", "127.0.0.1:0", "--status-socket", self.status_path, *options],
+                [*launcher, binary, "--bind", bind, "--status-socket", self.status_path, *options],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
 
     def status(self):
-        with socket.socket(socket.AF_UNIX) as stream:
-            stream.settimeout(2)
-            stream.connect(self.status_path)
-            with stream.makefile("rb") as answer:
-                return json.load(answer)
+        return ask(self.status_path)
+
+    def seen(self):
+        """Its status, or nothing when it does not answer."""
+        try:
+            return self.status()
+        except (OSError, ValueError):
+            return {}
 
     def log(self):
         with open(self.log_path, encoding="utf-8") as log:
@@ -85,11 +97,15 @@ def at_once(first, second):
             // max(other["clock"]["system_ns"] - one["clock"]["system_ns"], 1) for one, other in zip(first, second)]
 
 
-def look(nodes):
-    """([status of each node, twice], [ns that its clock was ahead of the machine's, all at one instant])."""
-    first = [node.status() for node in nodes]
-    second = [node.status() for node in reversed(nodes)][::-1]
+def look_at(paths):
+    """([status on each socket, twice], [ns that its clock was ahead of the machine's, all at one instant])."""
+    first = [ask(path) for path in paths]
+    second = [ask(path) for path in reversed(paths)][::-1]
     return list(zip(first, second)), at_once(first, second)
+
+
+def look(nodes):
+    return look_at([node.status_path for node in nodes])
 
 
 def key_file(binary, directory):
@@ -98,6 +114,11 @@ def key_file(binary, directory):
     with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
         subprocess.run([binary, "keygen"], stdout=file, check=True)
     return path
+
+
+def any_wrong(dice):
+    """Options of a clock that is up to two seconds wrong and drifts by up to 100 ppm."""
+    return [f"--inject-offset={dice.uniform(-2, 2):.6f}s", f"--inject-drift={dice.uniform(-100, 100):.3f}"]
 
 
 def free_port():
@@ -207,8 +228,7 @@ def main():
         try:
             nodes.append(Node(options.binary, directory, "master", *group, "--role", "master"))
             for index in range(options.slaves):
-                wrong = [f"--inject-offset={dice.uniform(-2, 2):.6f}s", f"--inject-drift={dice.uniform(-100, 100):.3f}"]
-                nodes.append(Node(options.binary, directory, f"slave{index}", *group, "--role", "slave", *wrong))
+                nodes.append(Node(options.binary, directory, f"slave{index}", *group, "--role", "slave", *any_wrong(dice)))
             wait_for_status(nodes)
             samples = sample(nodes, options.seconds)
             rest = cost_at_rest(nodes, options.rest)

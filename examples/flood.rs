@@ -63,7 +63,7 @@ fn plain(domain: u32) -> Vec<Vec<u8>> {
         merit: Merit::Appointed,
         heartbeat: Heartbeat::SHORTEST,
         members: 9,
-        successors: Successors::default(),
+        successors: Successors::NONE,
     };
     let messages =
         [Message::Join(join), Message::Announce(announce), Message::Request(Request::bare(LocalTime::default()))];

@@ -61,10 +61,13 @@ const FORBIDDEN: [&str; 12] = [
     "UdpSocket",
 ];
 
-/// The text of a source file, or of all files of a folder, each up to its tests.
+/// The text of a source file and of all files in the folder of that name, each up to its tests.
 fn source(name: &str) -> String {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name);
-    let files = if place.is_dir() { files(&place) } else { vec![place.with_extension("rs")] };
+    let own = Some(place.with_extension("rs")).filter(|file| file.exists());
+    let inside = if place.is_dir() { files(&place) } else { Vec::new() };
+    let files: Vec<PathBuf> = own.into_iter().chain(inside).filter(|file| !file.ends_with("tests.rs")).collect();
+    assert!(!files.is_empty(), "{name} is no module");
     let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let code = |text: String| text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
     files.iter().map(read).map(code).collect()

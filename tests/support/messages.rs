@@ -13,7 +13,7 @@ pub fn announce() -> Announce {
         merit: Merit::Plausible,
         heartbeat: Heartbeat::SHORTEST,
         members: 0,
-        successors: Successors::default(),
+        successors: Successors::NONE,
     }
 }
 

@@ -145,7 +145,12 @@ impl Tiers {
 
     /// See [`Node::handle_timeout`].
     pub fn handle_timeout(&mut self, now: LocalTime) {
-        self.nodes().for_each(|node| node.handle_timeout(now));
+        if let Some(upper) = &mut self.upper {
+            upper.handle_timeout(now);
+        }
+        // What the upper one knows now may be what the lower one waited for, to stand at once.
+        self.link(now);
+        self.lower.handle_timeout(now);
         self.link(now);
     }
 

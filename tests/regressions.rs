@@ -10,10 +10,12 @@ use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
-use berkeleyd::protocol::{Corrections, Entry, Frame, Header, Leave, Message, Request};
+use berkeleyd::protocol::{Announce, Corrections, Entry, Frame, Header, Leave, Merit, Message, Request};
 use berkeleyd::stamp::Stamp;
+use berkeleyd::tiers::{Tier, Tiers};
 use berkeleyd::time::{LocalTime, Skew, Span, Time, WIRE_LIMIT};
 use bytes::BytesMut;
+use support::messages::announce;
 use support::network::{Fault, Network, group};
 
 const SLAVE: NodeId = NodeId::new(5);
@@ -236,4 +238,63 @@ fn slaves_that_were_held_back_do_not_draw_the_ensemble_along_when_they_are_heard
         let moved = apart(&network, MASTER, ASLEEP);
         assert!(moved < Span::from_micros(20), "moved by {moved}");
     }
+}
+
+/// Found by the fuzz target `node`. When the upper node of a submaster founds its ensemble, the lower one, which had stepped down, stands at once:
+/// it had waited for nothing else.
+#[test]
+fn a_submaster_that_learns_the_time_leaves_no_timeout_that_is_due_again_at_once() {
+    let above = SocketAddr::from(([192, 0, 2, 1], 5525));
+    let below = SocketAddr::from(([192, 0, 2, 2], 5525));
+    let time = Time::from_nanos(1_790_000_000_000_000_000);
+    let lower = NodeConfig {
+        domain: Domain::new(7),
+        upper: Some(Domain::new(0)),
+        group: Some(group()),
+        ..NodeConfig::new(NodeId::new(2), Role::Master)
+    };
+    let upper = NodeConfig { group: Some(group()), ..NodeConfig::new(NodeId::new(2), Role::Master) };
+    let node = |config| Node::new(config, Incarnation::new(2_000), NOW, time, Skew::ZERO);
+    let (mut tiers, mut slave) = (Tiers::submaster(node(upper), node(lower)), slave(time));
+    let mut buffer = BytesMut::new();
+    // A better master below speaks once.
+    let header = Header {
+        domain: Domain::new(7),
+        round: Round::new(1),
+        term: Term::new(9),
+        sender: NodeId::new(9),
+        incarnation: Incarnation::new(9),
+    };
+    let announce = Announce { merit: Merit::Appointed, members: 1, ..announce() };
+    Frame { header, message: Message::Announce(announce) }.encode(&mut buffer);
+    tiers.handle_timeout(NOW);
+    tiers.handle_datagram(Tier::Lower, NOW, below, Stamp::user(NOW), &buffer);
+    let (mut now, mut heard) = (NOW, 0);
+    while now < NOW + Span::from_secs(6) {
+        if slave.poll_timeout().is_some_and(|at| at <= now) {
+            slave.handle_timeout(now);
+        }
+        if tiers.poll_timeout().is_some_and(|at| at <= now) {
+            tiers.handle_timeout(now);
+            assert!(
+                tiers.poll_timeout().is_none_or(|at| at > now),
+                "it is due again at once, {} from the start",
+                now - NOW
+            );
+        }
+        // It is heard late, and not to the end: the ensemble is founded when the upper one gives up to wait.
+        while slave.poll_transmit(now, &mut buffer).is_some() {
+            if now > NOW + Span::from_secs(4) && heard < 4 {
+                heard += 1;
+                tiers.handle_datagram(Tier::Upper, now, below, Stamp::user(now), &buffer);
+            }
+        }
+        while let Some((tier, _)) = tiers.poll_transmit(now, &mut buffer) {
+            if tier == Tier::Upper {
+                slave.handle_datagram(now, above, Stamp::user(now), &buffer);
+            }
+        }
+        now = now + Span::from_millis(1);
+    }
+    assert!(tiers.lower().as_master().is_some());
 }

@@ -71,4 +71,5 @@ pub mod system_clock;
 pub mod tiers;
 pub mod time;
 pub mod timers;
+pub mod unanswered;
 pub mod witness;

@@ -42,10 +42,11 @@ use crate::context::{Arrival, Context, Event, Outgoing, Recipient, Upper, is_wit
 use crate::counters::DropReason;
 use crate::election::{Rank, Strength, has_slept};
 use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::member::{Asked, Member, Peer};
+use crate::member::{Member, Peer};
 use crate::protocol::{Announce, Claim, Heartbeat, Merit, Message, Successors};
 use crate::time::{LocalTime, Span};
 use crate::timers::{Throttle, Timers};
+use crate::unanswered::{Asked, Unanswered};
 
 /// A master that nobody would replace has no one waiting for it to fall silent: it announces itself often enough to be found and kept.
 const IDLE_HEARTBEAT: Span = Span::from_millis(250);
@@ -83,13 +84,13 @@ enum Timer {
     HandOut,
 }
 
-/// A node that joined and has been asked once, to see whether it is where it says.
+/// A node that joined and has been asked, to see whether it is where it says.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     peer: Peer,
     since: LocalTime,
     is_fresh: bool,
-    asked: Option<Asked>,
+    unanswered: Unanswered<{ joining::UNANSWERED }>,
 }
 
 /// How far the ensemble has come.

@@ -13,6 +13,7 @@ use crate::protocol::{Acknowledgement, Answered, Departure, Entry, Join, Merit, 
 use crate::round_trip::RoundTrip;
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Offset, Skew, Span, Time, WIRE_LIMIT};
+use crate::unanswered::{Asked, Unanswered};
 
 /// Requests in a newcomer's burst: enough that the quickest of them was hardly held up.
 const BURST: u8 = 8;
@@ -144,17 +145,6 @@ impl Report {
     }
 }
 
-/// A request whose answer is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// What it carries, and its answer gives back: its name.
-    pub t1: LocalTime,
-    /// When it left: `t1`, until somebody nearer to the wire says better.
-    pub left: Stamp,
-    /// How long the answer was asked to wait.
-    pub window: Span,
-}
-
 /// The exchange that was answered last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Last {
@@ -256,8 +246,7 @@ pub struct Member {
     trust: Trust,
     /// What it had earned before its local clock seemed to jump in this round. On the heap, for hardly one does.
     trust_before_jump: Option<Box<Trust>>,
-    /// Later ones follow earlier ones.
-    unanswered: [Option<Asked>; UNANSWERED],
+    unanswered: Unanswered<UNANSWERED>,
     last: Option<Last>,
     /// The sample that was learned from last, and who took the bluntest of its stamps.
     last_sample: Option<Sample>,
@@ -320,7 +309,7 @@ impl Member {
             is_fresh: false,
             trust: Trust::default(),
             trust_before_jump: None,
-            unanswered: [None; UNANSWERED],
+            unanswered: Unanswered::default(),
             last: None,
             last_sample: None,
             stamps: StampSource::User,
@@ -368,18 +357,18 @@ impl Member {
 
     /// A request goes out.
     pub fn request_sent(&mut self, asked: Asked) {
-        let free = self.unanswered.iter().position(Option::is_none).unwrap_or(0);
-        if let Some(later) = self.unanswered.get_mut(free..) {
-            later.rotate_left(1);
-        }
-        if let Some(last) = self.unanswered.last_mut() {
-            *last = Some(asked);
-        }
+        self.unanswered.push(asked);
     }
 
     /// The request with this t1, if its answer is still waited for.
     pub fn asked_at(&mut self, t1: LocalTime) -> Option<&mut Asked> {
-        self.unanswered.iter_mut().flatten().find(|asked| asked.t1 == t1)
+        self.unanswered.at(t1)
+    }
+
+    /// How long the answer to its last request may be on its way after `now`, before it counts as lost.
+    pub fn patience(&self, now: LocalTime) -> Span {
+        let lost = |asked: &Asked| asked.t1 + asked.window + self.round_trip.timeout(0) - now;
+        self.unanswered.last().map_or(Span::ZERO, lost).max(Span::ZERO)
     }
 
     /// A new round begins: it has to answer again, and what it did not acknowledge is stale. Tells whether it has just
@@ -411,9 +400,7 @@ impl Member {
         t4: Stamp,
         known_rate: Option<Skew>,
     ) -> Result<Judgement, BadResponse> {
-        let mut waiting = self.unanswered.iter_mut();
-        let Asked { t1, left, window } =
-            waiting.find_map(|asked| asked.take_if(|asked| asked.t1 == response.t1)).ok_or(BadResponse::Unsolicited)?;
+        let Asked { t1, left, window } = self.unanswered.take(response.t1).ok_or(BadResponse::Unsolicited)?;
         let exchange = Exchange { t1: left.at, t2: response.t2, t3: response.t3, t4: t4.at };
         let sample = self.sample(exchange).ok_or(BadResponse::Implausible)?;
         self.round_trip.measure(t4.at - t1 - window.min(response.t3 - response.t2));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 15] = [
     &["time", "identity", "cmac"],
     &["stamp", "timers", "exchange", "protocol", "round_trip", "keys"],
-    &["auth", "guarantee", "strangers"],
+    &["auth", "guarantee", "strangers", "unanswered"],
     &["replay"],
     &["average", "estimator"],
     &["config"],

@@ -8,9 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use crate::context::{Arrival, Context, Event, Outgoing, is_within_leap};
 use crate::counters::DropReason;
 use crate::identity::{NodeId, Round};
-use crate::member::{Asked, Asking, Member, Peer};
+use crate::member::{Asking, Member, Peer};
 use crate::protocol::{Join, Response};
 use crate::time::{LocalTime, Span};
+use crate::unanswered::Asked;
 
 use super::averaging::within;
 use super::round::{BURST_PAUSE, FOUNDING_PATIENCE};
@@ -23,6 +24,9 @@ pub(super) const CANDIDATES: usize = 256;
 const BURSTS: usize = 256;
 /// A candidate that has not answered for so long makes room for another.
 const CANDIDATE_PATIENCE: Span = Span::from_secs(2);
+/// Requests to a candidate whose answers are waited for: each of its joins brings one, and it joins ten times a second at most. So it can be admitted
+/// over a route that takes 700 ms there and back. Fewer: over a long route each join would take the place of the request that is being answered.
+pub(super) const UNANSWERED: usize = 8;
 /// An heir that comes later is right as it is, and waits for the next round, but no longer than this: it goes on joining until the new
 /// master has corrected it. Not less than rounds usually are apart.
 const HEIR_PATIENCE: Span = Span::from_secs(1);
@@ -71,7 +75,12 @@ impl Master {
         if self.bursts.len() >= BURSTS || !self.has_room_for(arrival) {
             return context.drop_datagram(DropReason::TableFull, from);
         }
-        self.candidates.insert(from, Candidate { peer, since: now, is_fresh: arrival.is_fresh, asked: None });
+        let former = self
+            .candidates
+            .remove(&from)
+            .filter(|former| former.peer.node == peer.node && former.peer.is(peer.incarnation, from));
+        let unanswered = former.map(|former| former.unanswered).unwrap_or_default();
+        self.candidates.insert(from, Candidate { peer, since: now, is_fresh: arrival.is_fresh, unanswered });
         context.send(Outgoing::Request { to: peer.recipient(), node: peer.node });
     }
 

@@ -7,10 +7,11 @@ use crate::context::{Arrival, Context, Event, Outgoing, Recipient};
 use crate::counters::DropReason;
 use crate::estimator::Judgement;
 use crate::identity::{Incarnation, NodeId};
-use crate::member::{Asked, Asking, BadResponse, Member, Peer};
+use crate::member::{Asking, BadResponse, Member, Peer};
 use crate::protocol::{Request, Response, Window};
 use crate::stamp::Stamp;
 use crate::time::{LocalTime, Span};
+use crate::unanswered::Asked;
 
 use super::{Ending, Master, Stage, Timer};
 
@@ -55,7 +56,7 @@ impl Master {
             }
             None => {
                 if let Some(candidate) = self.candidates.get_mut(&to.address) {
-                    candidate.asked = Some(asked);
+                    candidate.unanswered.push(asked);
                 }
                 None
             }
@@ -81,9 +82,9 @@ impl Master {
     /// interest.
     pub fn request_left(&mut self, to: SocketAddr, node: NodeId, t1: LocalTime, stamp: Stamp) {
         let of_member = self.members.get_mut(&node).and_then(|member| member.asked_at(t1));
-        let of_candidate = self.candidates.get_mut(&to).and_then(|candidate| candidate.asked.as_mut());
+        let of_candidate = self.candidates.get_mut(&to).and_then(|candidate| candidate.unanswered.at(t1));
         // No two requests have the same t1.
-        for asked in of_member.into_iter().chain(of_candidate).filter(|asked| asked.t1 == t1) {
+        for asked in of_member.into_iter().chain(of_candidate) {
             asked.left = stamp;
         }
     }
@@ -111,35 +112,8 @@ impl Master {
         // caches a request took 2.7 µs longer than its response (between two namespaces), and all slaves seemed 1.4 µs
         // ahead. An announce is due soon anyway.
         self.timers.hasten(Timer::Announce, now);
-        let lost: Vec<NodeId> = self
-            .members
-            .values()
-            .filter(|member| now - member.last_heard > MEMBER_PATIENCE)
-            .map(|member| member.peer.node)
-            .collect();
-        for node in lost {
-            self.forget(context, node, false);
-        }
         let call = self.call(context);
-        let mut alone = Vec::new();
-        for (node, member) in &mut self.members {
-            // The first round does not wait for the last answers of an heir's burst.
-            if matches!(member.asking, Asking::Burst { .. }) && !member.is_heir() {
-                continue;
-            }
-            if member.begin_round() {
-                context.tell(Event::Silent { node: *node });
-            }
-            self.bursts.remove(node);
-            self.timers.cancel(Timer::Ask(*node));
-            self.timers.cancel(Timer::Repeat(*node));
-            if call.is_some() && is_called(context, &member.peer) {
-                member.asking = Asking::Called;
-            } else {
-                member.asking = Asking::Waiting { attempts: 0 };
-                alone.push((*node, Span::ZERO));
-            }
-        }
+        let alone = self.open_round(context, call.is_some(), now);
         if let Some((group, window)) = call {
             context.send(Outgoing::GroupRequest { to: Recipient::anybody(group), window });
             self.timers.set(Timer::Window, now + window.span());
@@ -152,6 +126,39 @@ impl Master {
         {
             self.ending = Some(Ending::Deserted);
         }
+    }
+
+    /// Begins the round with each member, and forgets who has been silent for too long. `has_call`: those that hear the group are asked together;
+    /// the others, each with what it is to wait for, are left to be asked alone.
+    fn open_round(&mut self, context: &mut Context, has_call: bool, now: LocalTime) -> Vec<(NodeId, Span)> {
+        let (mut lost, mut alone) = (Vec::new(), Vec::new());
+        for (node, member) in &mut self.members {
+            if now - member.last_heard > MEMBER_PATIENCE {
+                lost.push(*node);
+                continue;
+            }
+            // The first round does not wait for the last answers of an heir's burst.
+            if matches!(member.asking, Asking::Burst { .. }) && !member.is_heir() {
+                continue;
+            }
+            if member.begin_round() {
+                context.tell(Event::Silent { node: *node });
+            }
+            self.bursts.remove(node);
+            self.timers.cancel(Timer::Ask(*node));
+            self.timers.cancel(Timer::Repeat(*node));
+            if has_call && is_called(context, &member.peer) {
+                member.asking = Asking::Called;
+            } else {
+                member.asking = Asking::Waiting { attempts: 0 };
+                // Over a long route the answer to the last request may still come: one that is asked anew all the time is never heard.
+                alone.push((*node, member.patience(now)));
+            }
+        }
+        for node in lost {
+            self.forget(context, node, false);
+        }
+        alone
     }
 
     /// The group, and how long its members have to answer, when they are asked all together.
@@ -248,9 +255,9 @@ impl Master {
 
     pub(super) fn on_response(&mut self, context: &mut Context, arrival: &Arrival, response: &Response) {
         let Arrival { from, stamp, now, header, .. } = *arrival;
-        if let Some(candidate) = self.candidates.get(&from)
+        if let Some(candidate) = self.candidates.get_mut(&from)
             && (candidate.peer.node, candidate.peer.incarnation) == (header.sender, header.incarnation)
-            && let Some(asked) = candidate.asked.filter(|asked| asked.t1 == response.t1)
+            && let Some(asked) = candidate.unanswered.take(response.t1)
         {
             let peer = candidate.peer;
             self.candidates.remove(&from);

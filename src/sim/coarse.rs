@@ -17,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::clock::{Correction, DisciplinedClock};
 use crate::config::CorrectionPolicy;
 use crate::identity::{Incarnation, NodeId, Round};
-use crate::member::{Asked, Measured, Member, Peer};
+use crate::member::{Measured, Member, Peer};
 use crate::protocol::{Acknowledgement, Entry, Outcome, Response};
 use crate::sim::link::{Content, Heading, Link};
 use crate::sim::oscillator::{Oscillator, offset_at_start};
@@ -26,6 +26,7 @@ use crate::sim::scenario::Scenario;
 use crate::sim::world::BEGINNING;
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Offset, Skew, Span};
+use crate::unanswered::Asked;
 
 /// Requests in a newcomer's burst, ...
 const BURST: i64 = 8;

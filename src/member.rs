@@ -143,6 +143,11 @@ impl Report {
         let elapsed = local - self.reference;
         self.target + elapsed + self.rate.over(elapsed)
     }
+
+    /// True when another line shows the same at `local`, but for rounding.
+    fn agrees(&self, other: &Self, local: LocalTime) -> bool {
+        (self.target(local) - other.target(local)).abs() <= OBEYS_WITHIN
+    }
 }
 
 /// The exchange that was answered last.
@@ -257,6 +262,8 @@ pub struct Member {
     report: Option<Report>,
     /// What it has to report once it has taken the last correction that was sent to it; `None` before the first.
     ordered: Option<Report>,
+    /// It had taken the correction before that, and has answered since as if the last one had been lost.
+    has_stayed: bool,
 }
 
 /// What a new master knows of an heir before it has measured anything: both keep the time of the same ensemble. (How its oscillator
@@ -317,6 +324,7 @@ impl Member {
             rate_error: of_both.unwrap_or(peer.rate_error.part(RATE_SIGMAS) + MEMORY_ERROR),
             report: None,
             ordered: None,
+            has_stayed: false,
         }
     }
 
@@ -407,13 +415,17 @@ impl Member {
         self.last_heard = t4.at;
         self.missed = 0;
         self.peer.is_reference = response.is_reference;
-        self.report = Some(Report {
+        let report = Report {
             reference: response.t3,
             target: Time::from_local(response.t3, response.ahead) + response.slew,
             rate: response.rate,
             adjustment: response.adjustment,
             is_synchronised: response.is_synchronised,
-        });
+        };
+        self.has_stayed &= self
+            .report
+            .replace(report)
+            .is_some_and(|before| before.adjustment == report.adjustment && before.agrees(&report, report.reference));
         if self.estimator.samples() == 0 {
             self.recall_skew(response, known_rate);
         }
@@ -509,6 +521,7 @@ impl Member {
     /// A correction is about to be sent to it, for the first time.
     pub fn ordered(&mut self, round: Round, entry: Entry) {
         self.delivery = Some(Delivery { round, entry, attempts: 0 });
+        self.has_stayed = self.is_as_ordered(entry.reference);
         self.ordered = self.report.map(|report| Report {
             reference: entry.reference,
             target: report.target(entry.reference) + entry.correction,
@@ -526,6 +539,7 @@ impl Member {
     /// of that round is waited for.
     pub fn acknowledged(&mut self, round: Round, acknowledgement: &Acknowledgement) -> Option<Delivery> {
         let delivery = self.delivery.take_if(|delivery| delivery.round == round)?;
+        self.has_stayed = false;
         if acknowledgement.outcome != Outcome::Refused
             && self.report.is_some_and(|report| report.adjustment == delivery.entry.adjustment)
         {
@@ -535,11 +549,16 @@ impl Member {
         Some(delivery)
     }
 
-    /// True when its clock is where the last correction put it. Whoever does not follow has no say, or the others would follow
-    /// it; it makes no difference whether it says that it obeys, refuses, or says nothing.
+    /// True when its clock is where the last correction put it, or still where the one before did: one in a row may have been lost. Whoever
+    /// does not follow has no say, or the others would follow it; it makes no difference whether it says that it obeys, refuses, or says nothing.
+    /// Who pretends that every other correction was lost is twice as long where it likes to be as one that takes them all, and never longer.
     fn obeys(&self, measured: &Measured) -> bool {
-        let shown = |report: Report| report.target(measured.local);
-        self.report.zip(self.ordered).is_none_or(|(is, ought)| (shown(is) - shown(ought)).abs() <= OBEYS_WITHIN)
+        self.has_stayed || self.is_as_ordered(measured.local)
+    }
+
+    /// True when its clock is where the last correction put it, at `local` on its own clock.
+    fn is_as_ordered(&self, local: LocalTime) -> bool {
+        self.report.zip(self.ordered).is_none_or(|(is, ought)| is.agrees(&ought, local))
     }
 
     /// Its clock at local time `now` of the master, whose own target then is `own`; `None` when it has not answered in this round.

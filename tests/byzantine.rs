@@ -1,7 +1,7 @@
 //! Members that hold the key and lie, in virtual time: two of seven, so that n > 3f. The honest clocks stay together as they do without
 //! them, and go no elsewhere. Measured against the same network in which nobody lies.
 
-#![expect(clippy::unwrap_used, reason = "what fails here is a failed test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here is a failed test")]
 
 mod support;
 
@@ -9,9 +9,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use berkeleyd::config::{NodeConfig, Role};
+use berkeleyd::context::Event;
 use berkeleyd::identity::NodeId;
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
-use berkeleyd::protocol::{Departure, Message, Response};
+use berkeleyd::protocol::{Departure, Frame, Message, Response};
 use berkeleyd::time::{LocalTime, Skew, Span};
 use support::network::{Fault, Network, group};
 
@@ -152,4 +153,48 @@ fn one_story_for_the_old_master_and_another_for_the_new_one_moves_nobody() {
         assert!(lied_to.spread <= honest.spread + Span::from_micros(20), "{amount}: {}", lied_to.spread);
         assert!(moved <= Span::from_micros(30), "{amount}: moved by {moved}");
     }
+}
+
+/// What a master makes of a member that does not get, or says so, the corrections of those rounds of which `is_lost` tells, by their number from
+/// now on: why it was left out, whenever that changed. Its oscillator is a bad one, so that there is something to correct.
+fn standing_of_who_misses(is_lost: fn(u32) -> bool) -> Vec<Option<&'static str>> {
+    const ONE: usize = 2;
+    let mut network = Network::new();
+    for (number, role) in (1..).zip([Role::Master, Role::Slave, Role::Slave, Role::Slave, Role::Slave]) {
+        let config = NodeConfig { group: Some(group()), ..NodeConfig::new(NodeId::new(number), role) };
+        network.start(config, Fault { offset: Span::ZERO, drift: Skew::from_ppm(10) });
+    }
+    network.run_until(BEGINNING);
+    let (first, events) = (network.members[0].node.round().get() + 1, network.members[0].events.len());
+    network.fate = Box::new(move |_, _, to, bytes| {
+        let lost = matches!(
+            Frame::decode(bytes),
+            Ok(Frame { message: Message::Correction(_), header }) if to == ONE && is_lost(header.round.get() - first)
+        );
+        (!lost).then_some(Span::from_micros(50))
+    });
+    for tenth in 0..100 {
+        network.jump(ONE, Span::from_micros(if tenth % 8 < 4 { 3 } else { -3 }));
+        network.run_for(Span::from_millis(100));
+    }
+    let number = network.members[ONE].node.config().node_id;
+    let standing = |event: &Event| {
+        let Event::Standing { node, left_out } = event else {
+            return None;
+        };
+        (*node == number).then_some(*left_out)
+    };
+    network.members[0].events[events..].iter().filter_map(standing).collect()
+}
+
+#[test]
+fn a_lost_correction_costs_no_vote_and_two_in_a_row_do() {
+    for is_lost in [|_| false, |number| number == 1, |number| number % 2 == 1] {
+        assert_eq!(standing_of_who_misses(is_lost), []);
+    }
+    let back_again = [Some("disagrees"), Some("newcomer"), None];
+    assert_eq!(standing_of_who_misses(|number| (1..=2).contains(&number)), back_again);
+    // Who takes one in three, or none, has no vote and gets none.
+    assert_eq!(standing_of_who_misses(|number| number >= 1), [Some("disagrees")]);
+    assert!(!standing_of_who_misses(|number| number % 3 != 0).contains(&None));
 }

@@ -1,6 +1,8 @@
 //! What a master makes of a round's answers: the average, its own correction and the others', and when the next round comes.
 
-use crate::average::{Reading, Standing, Verdict};
+use std::iter;
+
+use crate::average::{Ensemble, Reading, Standing, Verdict};
 use crate::clock::Correction;
 use crate::context::{Context, Event, is_plausible};
 use crate::counters::DropReason;
@@ -29,97 +31,154 @@ impl Master {
         self.timers.cancel(Timer::Average);
         self.is_collecting = false;
         let is_founded = self.stage == Stage::Founded;
-        let own = context.clock.target(now);
         let is_misled = is_founded && self.has_jumped_itself(context);
-        self.members.values_mut().for_each(|member| member.check_heritage(now, own));
-        let measured: Vec<(NodeId, Measured)> = self
-            .members
-            .values()
-            .filter(|member| !is_founded || !matches!(member.asking, Asking::Burst { .. }))
-            .filter_map(|member| Some((member.peer.node, member.measured(now, own)?)))
-            .collect();
+        let measured = self.measured(context, now);
         if measured.is_empty() || context.awaits_upper() || !self.reaches_quorum(context, measured.len()) {
             return;
         }
         if !is_founded {
             self.round = self.round.next();
         }
-        let closest = is_founded.then(|| agreement(&measured).min(context.config.gamma));
-        let mut readings = vec![self.own_reading(context, own, &measured, is_misled)];
-        readings.extend(measured.iter().filter_map(|(node, measured)| {
-            let reading = self.members.get(node)?.reading(measured, own, closest);
-            // Below a submaster nobody has a vote, whatever its sources.
-            let is_led = context.config.upper.is_some();
-            let standing = if is_led { reading.standing.max(Standing::Member) } else { reading.standing };
-            Some(Reading { standing, ..reading })
-        }));
-        let gamma = closest.unwrap_or(context.config.gamma);
-        let Some(ensemble) = context.config.average.of(&readings, gamma, is_founded) else {
+        let Some(agreed) = self.agree(context, &measured, is_misled, now) else {
             return;
         };
-        let own_is_counted = ensemble.verdicts.first() == Some(&Verdict::Counted);
-        let mut counted_slaves = Vec::new();
-        for ((node, measured), verdict) in measured.iter().zip(ensemble.verdicts.iter().skip(1).copied()) {
-            let Some(member) = self.members.get_mut(node) else {
-                continue;
-            };
-            if member.judged(measured, ensemble.offset, gamma, verdict, !is_founded) {
-                context.tell(Event::Standing { node: *node, left_out: member.left_out() });
-            }
-            let is_counted = verdict == Verdict::Counted;
-            let rate = context.clock.rate();
-            if let Some(learned) = member.learned(&measured.estimate, is_counted, !is_founded, rate) {
-                counted_slaves.push((measured, learned));
-            }
+        // Where the master cannot go the others must not be sent.
+        if !self.correct_itself(context, &agreed, now) {
+            return;
         }
-        let counted = Counted::new(own_is_counted, counted_slaves.into_iter());
-        // Who counts nobody but itself has not learned where the ensemble is: it knows that as well as before. Or a new master that
-        // finds newcomers only would claim to be right on what the others still take for the ensemble's time.
-        // (Below a submaster nobody else ever counts, and what it does not know is in each entry already.)
-        let is_alone = is_founded && own_is_counted && counted.clocks == 1 && context.config.upper.is_none();
-        let held = if is_alone { context.clock.target_error_bound(now) } else { Span::ZERO };
-        let ensemble_rate = context.clock.rate() + counted.rate_change;
-        let correction = Offset::ZERO.correction(ensemble.offset);
-        let own_correction = Correction {
-            reference: now,
-            amount: correction,
-            rate: ensemble_rate,
-            error_bound: counted.error_bound + held,
-            rate_error: counted.rate_error,
-        };
-        // A submaster's clock is where it ought to be.
-        let applied = match context.config.upper {
-            Some(_) => None,
-            None => match context.clock.correct(own_correction, now) {
-                // Where the master cannot go the others must not be sent.
-                Err(too_large) => {
-                    context.counters.count_dropped(DropReason::TooLarge);
-                    return context.refuse(context.config.node_id, correction, too_large.into());
-                }
-                Ok(applied) => Some(applied),
-            },
-        };
-        context.corrected_in = Some((self.term, context.config.node_id));
-        context.tell(Event::Averaged { round: self.round, counted: counted.clocks, read: readings.len(), correction });
-        if let Some(applied) = applied {
-            context.last_correction = correction;
-            context.tell(Event::Corrected { round: self.round, applied });
-        }
-        let entries = measured
-            .iter()
-            .filter_map(|(node, measured)| self.entry(context, *node, measured, ensemble.offset, ensemble_rate, now));
-        let entries: Vec<Entry> =
-            entries.map(|entry| Entry { error_bound: entry.error_bound + held, ..entry }).collect();
-        if self.is_large() {
-            self.deliver_paced(context, &entries, now);
-        } else {
-            self.deliver(context, &entries, now);
-        }
+        self.correct_others(context, &measured, &agreed, now);
         if is_founded {
             self.adapt_pause(context, &measured, now);
         } else {
             self.stage = Stage::Founded;
             self.settle(context, now);
+        }
+    }
+
+    /// Where the clocks that answered stand now.
+    fn measured(&mut self, context: &Context, now: LocalTime) -> Vec<(NodeId, Measured)> {
+        let own = context.clock.target(now);
+        self.members.values_mut().for_each(|member| member.check_heritage(now, own));
+        let is_founded = self.stage == Stage::Founded;
+        let members = self.members().filter(|member| !is_founded || !matches!(member.asking, Asking::Burst { .. }));
+        members.filter_map(|member| Some((member.peer.node, member.measured(now, own)?))).collect()
+    }
+
+    /// Who has which standing, and what comes out when those with a vote are averaged. `is_misled`: the master's local clock has just jumped.
+    fn agree(
+        &mut self,
+        context: &mut Context,
+        measured: &[(NodeId, Measured)],
+        is_misled: bool,
+        now: LocalTime,
+    ) -> Option<Agreed> {
+        let is_founded = self.stage == Stage::Founded;
+        let closest = is_founded.then(|| agreement(measured).min(context.config.gamma));
+        let gamma = closest.unwrap_or(context.config.gamma);
+        let own = context.clock.target(now);
+        let readings = self.readings(context, own, measured, is_misled, closest);
+        let ensemble = context.config.average.of(&readings, gamma, is_founded)?;
+        let own_is_counted = ensemble.verdicts.first() == Some(&Verdict::Counted);
+        let counted = Counted::new(own_is_counted, self.judge(context, measured, &ensemble, gamma).into_iter());
+        // Who counts nobody but itself has not learned where the ensemble is: it knows that as well as before. Or a new master that
+        // finds newcomers only would claim to be right on what the others still take for the ensemble's time.
+        // (Below a submaster nobody else ever counts, and what it does not know is in each entry already.)
+        let is_alone = is_founded && own_is_counted && counted.clocks == 1 && context.config.upper.is_none();
+        let held = if is_alone { context.clock.target_error_bound(now) } else { Span::ZERO };
+        let rate = context.clock.rate() + counted.rate_change;
+        Some(Agreed { offset: ensemble.offset, rate, counted, held, read: readings.len() })
+    }
+
+    /// The clocks as the averaging functions want them, the master's own first. `closest`: see [`Member::reading`](crate::member::Member::reading).
+    fn readings(
+        &self,
+        context: &Context,
+        own: Time,
+        measured: &[(NodeId, Measured)],
+        is_misled: bool,
+        closest: Option<Span>,
+    ) -> Vec<Reading> {
+        // Below a submaster nobody has a vote, whatever its sources.
+        let best = if context.config.upper.is_some() { Standing::Member } else { Standing::Reference };
+        let others = measured.iter().filter_map(|(node, measured)| {
+            let reading = self.members.get(node)?.reading(measured, own, closest);
+            Some(Reading { standing: reading.standing.max(best), ..reading })
+        });
+        iter::once(self.own_reading(context, own, measured, is_misled)).chain(others).collect()
+    }
+
+    /// Tells the members what became of their readings. Those that are counted, with what has been learned of their oscillators.
+    fn judge<'a>(
+        &mut self,
+        context: &mut Context,
+        measured: &'a [(NodeId, Measured)],
+        ensemble: &Ensemble,
+        gamma: Span,
+    ) -> Vec<(&'a Measured, Skew)> {
+        let is_founder = self.stage != Stage::Founded;
+        let mut counted = Vec::new();
+        for ((node, measured), verdict) in measured.iter().zip(ensemble.verdicts.iter().skip(1).copied()) {
+            let Some(member) = self.members.get_mut(node) else {
+                continue;
+            };
+            if member.judged(measured, ensemble.offset, gamma, verdict, is_founder) {
+                context.tell(Event::Standing { node: *node, left_out: member.left_out() });
+            }
+            let is_counted = verdict == Verdict::Counted;
+            let learned = member.learned(&measured.estimate, is_counted, is_founder, context.clock.rate());
+            counted.extend(learned.map(|learned| (measured, learned)));
+        }
+        counted
+    }
+
+    /// Takes the master's own clock to where the ensemble is; false when that is further than it may go. A submaster's is where it ought to be.
+    fn correct_itself(&self, context: &mut Context, agreed: &Agreed, now: LocalTime) -> bool {
+        let Agreed { counted, held, .. } = agreed;
+        let amount = Offset::ZERO.correction(agreed.offset);
+        let correction = Correction {
+            reference: now,
+            amount,
+            rate: agreed.rate,
+            error_bound: counted.error_bound + *held,
+            rate_error: counted.rate_error,
+        };
+        let is_led = context.config.upper.is_some();
+        let applied = (!is_led).then(|| context.clock.correct(correction, now)).transpose();
+        match applied {
+            Err(too_large) => {
+                context.counters.count_dropped(DropReason::TooLarge);
+                context.refuse(context.config.node_id, amount, too_large.into());
+            }
+            Ok(applied) => {
+                context.corrected_in = Some((self.term, context.config.node_id));
+                let (round, counted, read) = (self.round, counted.clocks, agreed.read);
+                context.tell(Event::Averaged { round, counted, read, correction: amount });
+                if let Some(applied) = applied {
+                    context.last_correction = amount;
+                    context.tell(Event::Corrected { round, applied });
+                }
+            }
+        }
+        applied.is_ok()
+    }
+
+    /// Sends everybody who answered its correction.
+    fn correct_others(
+        &mut self,
+        context: &mut Context,
+        measured: &[(NodeId, Measured)],
+        agreed: &Agreed,
+        now: LocalTime,
+    ) {
+        let entries = measured.iter().filter_map(|(node, measured)| {
+            let entry = self.entry(context, *node, measured, agreed.offset, agreed.rate, now)?;
+            Some(Entry { error_bound: entry.error_bound + agreed.held, ..entry })
+        });
+        let entries: Vec<Entry> = entries.collect();
+        if self.is_large() {
+            self.deliver_paced(context, &entries, now);
+        } else {
+            self.deliver(context, &entries, now);
         }
     }
 
@@ -222,6 +281,19 @@ impl Master {
     pub fn pause(&self) -> Span {
         self.pause
     }
+}
+
+/// What a round has come to.
+struct Agreed {
+    /// Where the ensemble is, from the master's target.
+    offset: Offset,
+    /// How its time runs relative to the master's local clock.
+    rate: Skew,
+    counted: Counted,
+    /// What the master did not know of the ensemble's time before, and has not learned now.
+    held: Span,
+    /// How many clocks were read, the master's own included.
+    read: usize,
 }
 
 /// What the clocks that were averaged have in common.

@@ -98,6 +98,29 @@ reasons! {
     TableFull => "table_full",
 }
 
+impl DropReason {
+    /// True when a datagram is dropped for its bytes alone, before anything in it is believed: no frame of this ensemble, or none that is
+    /// authentic. It takes no key to make one.
+    pub const fn takes_no_key(self) -> bool {
+        matches!(
+            self,
+            Self::OtherDomain
+                | Self::TooShort
+                | Self::Magic
+                | Self::Version
+                | Self::Type
+                | Self::Length
+                | Self::Count
+                | Self::OutOfRange
+                | Self::Authenticated
+                | Self::Unauthenticated
+                | Self::UnknownKey
+                | Self::ExpiredKey
+                | Self::WrongCode
+        )
+    }
+}
+
 impl From<&DecodeError> for DropReason {
     fn from(error: &DecodeError) -> Self {
         match error {

@@ -43,21 +43,6 @@ const LOOK: Span = Span::from_millis(50);
 /// Frames that the attacker keeps, the newest of them.
 const RECORDED: usize = 64;
 
-/// Why frames are dropped that nobody with the key has made.
-const NOT_AUTHENTIC: [DropReason; 11] = [
-    DropReason::OtherDomain,
-    DropReason::TooShort,
-    DropReason::Magic,
-    DropReason::Version,
-    DropReason::Type,
-    DropReason::Length,
-    DropReason::Count,
-    DropReason::OutOfRange,
-    DropReason::Unauthenticated,
-    DropReason::UnknownKey,
-    DropReason::WrongCode,
-];
-
 /// What the attacker does to the frames that pass him.
 #[derive(Clone, Copy, Debug, Default)]
 struct Passage {
@@ -296,15 +281,16 @@ impl Scene {
         let sequence = Sequence::new(actor.local(self.network.now).as_nanos().unsigned_abs());
         let seal = (choice(u, 4)? != 0).then_some((&mut keys, recipient, sequence));
         let bytes = bytes_of(&frame, seal);
-        self.inject_in_vain(to, from, &bytes, &NOT_AUTHENTIC);
+        self.inject_in_vain(to, from, &bytes, DropReason::takes_no_key);
         Ok(())
     }
 
     /// The node drops it for one of these reasons, and that is all.
-    fn inject_in_vain(&mut self, to: usize, from: usize, bytes: &[u8], reasons: &[DropReason]) {
+    fn inject_in_vain(&mut self, to: usize, from: usize, bytes: &[u8], may_be: fn(DropReason) -> bool) {
         let seen = |node: &Node| {
             let received: u64 = node.counters().received().map(|(_, count)| count).sum();
-            let dropped: u64 = reasons.iter().map(|reason| node.counters().dropped(*reason)).sum();
+            let reasons = DropReason::ALL.iter().copied().filter(|reason| may_be(*reason));
+            let dropped: u64 = reasons.map(|reason| node.counters().dropped(reason)).sum();
             ((node.clock().clone(), node.term(), node.master(), node.poll_timeout(), received), dropped)
         };
         let (before, dropped) = seen(&self.network.members[to].node);
@@ -321,7 +307,7 @@ impl Scene {
                     let (to, from) = (self.some_node(u)?, self.some_node(u)?);
                     self.network.inject(to, address(from), &bytes);
                     // Whatever it was, by now it is a repetition.
-                    self.inject_in_vain(to, from, &bytes, DropReason::ALL);
+                    self.inject_in_vain(to, from, &bytes, |_| true);
                 }
             }
             7 => {
@@ -332,7 +318,7 @@ impl Scene {
                         bytes.truncate(place);
                     }
                     let (to, from) = (self.some_node(u)?, self.some_node(u)?);
-                    self.inject_in_vain(to, from, &bytes, &NOT_AUTHENTIC);
+                    self.inject_in_vain(to, from, &bytes, DropReason::takes_no_key);
                 }
             }
             8 | 9 => self.forge(u)?,
@@ -340,7 +326,7 @@ impl Scene {
                 let length = usize::from(u.arbitrary::<u8>()?).min(u.len());
                 let bytes = u.bytes(length)?.to_vec();
                 let (to, from) = (self.some_node(u)?, self.some_node(u)?);
-                self.inject_in_vain(to, from, &bytes, &NOT_AUTHENTIC);
+                self.inject_in_vain(to, from, &bytes, DropReason::takes_no_key);
             }
             11 => self.wire.borrow_mut().passage.loss = u.arbitrary::<u8>()? / 2,
             12 => self.wire.borrow_mut().passage.cut = u.arbitrary()?,

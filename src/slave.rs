@@ -27,11 +27,11 @@ use crate::clock::{Applied, Correction};
 use crate::config::{NodeConfig, Role};
 use crate::context::{Arrival, Context, Event, Objection, Outgoing, Recipient, is_within_leap};
 use crate::counters::DropReason;
-use crate::election::{Hearing, silence};
+use crate::election::{Hearing, Rank, silence};
 use crate::exchange::Exchange;
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::protocol::{
-    Acknowledgement, Announce, Answered, Corrections, Departure, Entry, Header, Leave, Message, Outcome, Request,
+    Acknowledgement, Announce, Answered, Corrections, Departure, Entry, Header, Join, Leave, Message, Outcome, Request,
     Response, Window,
 };
 use crate::stamp::{Stamp, StampSource};
@@ -54,9 +54,12 @@ const FORGOTTEN_INTERVALS: i64 = 3;
 
 /// Requests to the group are answered no more often than this: a forged one has everybody answer. Longer: shorter rounds have to ask one by one.
 const GROUP_PAUSE: Span = Span::from_millis(50);
-/// Who has heard so many others look for a master, and has nothing to offer to an election, does not do so as well: it waits for the announce
-/// that these bring about. Ten thousand that start at once would else each hear ten thousand joins.
+/// Who never stands and has heard so many others look for a master does not do so as well: it waits for the announce that these bring about. Ten
+/// thousand that start at once would else each hear ten thousand joins.
 const CROWD: u32 = 8;
+/// Nor does who stands, when so many who would be preferred look for one: the standby order has no place for more. Fewer: small groups would
+/// be without some of theirs.
+const STANDING_CROWD: u32 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -126,7 +129,7 @@ pub struct Slave {
     last_join: Option<LocalTime>,
     /// Who announced itself as master and would be followed, but has still to prove that it is alive.
     found: Option<Recipient>,
-    /// How many others look for a master as well: those heard since this node did so last, and half of those before.
+    /// How many others look for a master as well, who would be preferred as one: those heard since this node did so last, and half of those before.
     crowd: u32,
     last_response: Option<Sent>,
     /// The answer to a request to the group, until it is its turn.
@@ -247,8 +250,8 @@ impl Slave {
             Message::Announce(announce) => self.on_announce(context, arrival, announce),
             Message::Correction(corrections) => self.on_correction(context, arrival, corrections),
             Message::Leave(leave) => self.on_leave(context, arrival, *leave),
-            // Other slaves look for the master too, and the group hears them all. The election takes note.
-            Message::Join(_) => self.crowd = self.crowd.saturating_add(1),
+            // Others look for the master too, and the group hears them all. The election takes note.
+            Message::Join(join) => self.crowd = self.crowd.saturating_add(is_before(context, arrival, join).into()),
             Message::Claim(_) | Message::Refusal(_) => {}
             Message::Response(_) | Message::Acknowledgement(_) => context.drop_datagram(DropReason::WrongRole, from),
         }
@@ -423,12 +426,9 @@ impl Slave {
 
     /// The master followed asks everybody. Nobody else can: one forged datagram would have ten thousand answer.
     fn on_group_request(&mut self, context: &mut Context, arrival: &Arrival, request: &Request, window: Window) {
-        let Arrival { from, stamp, now, header, is_fresh, .. } = *arrival;
+        let Arrival { from, stamp, now, header, .. } = *arrival;
         if let Err(reason) = self.is_followed(arrival) {
             return context.drop_datagram(reason, from);
-        }
-        if !is_fresh {
-            return context.drop_datagram(DropReason::Unproven, from);
         }
         if !self.group_requests.admits(now, GROUP_PAUSE) {
             return context.drop_datagram(DropReason::TooMany, from);
@@ -495,9 +495,10 @@ impl Slave {
         }
     }
 
-    /// True for one of a crowd that starts at once and looks for a master, none of whom matters to an election.
+    /// True for one of a crowd that starts at once and looks for a master, who does not matter to an election.
     fn is_one_of_many(&self, context: &Context) -> bool {
-        context.config.role == Role::Slave && context.config.group.is_some() && self.crowd >= CROWD
+        let crowd = if context.config.role == Role::Slave { CROWD } else { STANDING_CROWD };
+        context.config.group.is_some() && self.crowd >= crowd
     }
 
     /// Drops a frame of somebody who takes itself for the master. A restarted master has to learn of the term that
@@ -680,6 +681,12 @@ impl Slave {
         let correction = Correction::from(entry);
         Ok(context.clock.correct(correction, now)?)
     }
+}
+
+/// True when the sender of a join would be master before this node: always, when that never stands.
+fn is_before(context: &Context, arrival: &Arrival, join: &Join) -> bool {
+    let sender = join.merit.map(|merit| Rank { merit, priority: join.priority, node: arrival.header.sender });
+    Rank::own(context, arrival.now).is_none_or(|own| sender > Some(own))
 }
 
 /// A node's place in a while, which differs from node to node and, with another `salt`, from one time to the next.

@@ -10,7 +10,7 @@ use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{
-    Acknowledgement, Corrections, Entry, Frame, Header, Join, Leave, Message, Outcome, Request, Response,
+    Acknowledgement, Corrections, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Request, Response,
 };
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
@@ -232,6 +232,25 @@ fn one_of_a_crowd_waits_for_the_announce_that_the_others_bring_about() {
     slave.node.handle_timeout(second);
     slave.drain(second);
     assert_eq!(slave.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [group()]);
+}
+
+#[test]
+fn who_stands_is_one_of_a_crowd_only_behind_those_who_are_preferred() {
+    for (priority, goes_on) in [(1, false), (-1, true)] {
+        let mut node = Subject::new(Role::Auto);
+        node.node.handle_timeout(NOW);
+        node.drain(NOW);
+        assert_eq!(node.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [group()]);
+        node.sent.clear();
+        for number in 0..64 {
+            let join = Join { priority, merit: Some(Merit::Plausible), ..messages::join() };
+            node.receive(at(100), &bytes(header(1_000 + number, 0, 0), Message::Join(join)));
+        }
+        let second = NOW + Span::from_millis(100);
+        node.node.handle_timeout(second);
+        node.drain(second);
+        assert_eq!(!node.sent.is_empty(), goes_on, "priority {priority}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::time::Duration as StdDuration;
 
 use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::net::RECEIVE_BUFFER;
 use berkeleyd::protocol::{
     Acknowledgement, Announce, Claim, Corrections, Entry, Frame, Heartbeat, Leave, Merit, Message, Outcome, Request,
     Response, Successors,
@@ -543,4 +544,33 @@ fn a_flood_does_not_stop_the_loop() {
     flood.into_iter().for_each(|thread| thread.join().expect("the flood ends"));
     assert_eq!(code, Some(0), "{log}");
     assert!(took < Span::from_secs(5) && stopping < Span::from_secs(2), "announces took {took}, the end {stopping}");
+}
+
+/// As when ten thousand slaves answer a master that does not run for a moment.
+#[test]
+fn a_buffer_that_was_too_small_is_told_once_with_the_setting_that_helps() {
+    let lab = Lab::new();
+    let node = lab.join("master", "--role master");
+    let address = node.address(&lab);
+    let actor = Actor::new(&lab, 9).with(|header| header.domain = Domain::new(0));
+    let frame = actor.frame(&Message::Leave(Leave { successor: None }));
+    for overflow in 1..=2 {
+        let before = node.status().counters.socket_drops;
+        node.signal(Signal::SIGSTOP);
+        // Of 4 MiB, which the kernel doubles, a short datagram takes 768 bytes.
+        (0..12_000).for_each(|_| actor.send(address, &frame));
+        node.signal(Signal::SIGCONT);
+        // The kernel tells of the loss with the first datagram that there was room for.
+        lab.patiently(&format!("overflow {overflow} is counted"), || {
+            actor.send(address, &frame);
+            (node.status().counters.socket_drops > before).then_some(())
+        });
+    }
+    let log = node.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("datagrams were lost")).collect();
+    let largest: usize =
+        fs::read_to_string("/proc/sys/net/core/rmem_max").expect("Linux").trim().parse().expect("bytes");
+    let why =
+        if largest < RECEIVE_BUFFER { "net.core.rmem_max" } else { "more arrived than this node could take in time" };
+    assert!(matches!(told[..], [line] if line.contains(why)), "{told:?}");
 }

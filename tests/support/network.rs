@@ -11,7 +11,7 @@ use berkeleyd::identity::Incarnation;
 use berkeleyd::keys::KeyRing;
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{Frame, HEADER_LEN, Message, split_trailer};
-use berkeleyd::stamp::Stamp;
+use berkeleyd::stamp::{Stamp, StampSource};
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
 use bytes::BytesMut;
 
@@ -55,6 +55,11 @@ impl Member {
         let shown = local - LocalTime::from_nanos(self.zero);
         shown + Skew::ZERO.relative_to(self.fault.drift).over(shown) + Span::from_micros(2)
     }
+
+    /// The true time at which it has something to do; `None` when it does not run.
+    fn due(&self) -> Option<Span> {
+        Some(self.truth(self.node.poll_timeout().filter(|_| self.alive)?))
+    }
 }
 
 /// Decides the fate of one datagram: how long it takes, or `None` when it is lost.
@@ -83,6 +88,8 @@ pub struct Network {
     /// What nodes that are started from now on authenticate their frames with. Who lies holds the key: what is tampered with is
     /// sealed again.
     pub keys: Option<KeyRing>,
+    /// Frames leave so much later than they say; their kernels tell.
+    pub departure: Span,
     /// Bytes sent to addresses at which there is no node.
     pub to_nobody: usize,
     /// Added to the incarnations, so that two networks have no life in common.
@@ -103,6 +110,7 @@ impl Network {
             fate: Box::new(|dice, _, _, _| Some(Span::from_nanos(50_000 + i64::try_from(dice.roll(20_000)).unwrap()))),
             tamper: Box::new(|_, _, _| {}),
             keys: None,
+            departure: Span::ZERO,
             to_nobody: 0,
             era: 0,
             dice: Dice(1),
@@ -227,6 +235,10 @@ impl Network {
         let local = self.members[index].local(self.now);
         while let Some(transmit) = self.members[index].node.poll_transmit(local, &mut buffer) {
             self.sent += 1;
+            if let Some(token) = transmit.token.filter(|_| self.departure > Span::ZERO) {
+                let left = Stamp { at: local + self.departure, source: StampSource::Kernel };
+                self.members[index].node.handle_transmitted(token, left);
+            }
             let bytes = self.tampered(index, transmit.to, &buffer);
             *sent.entry(transmit.to).or_default() += bytes.len();
             for to in 0..self.members.len() {
@@ -266,18 +278,16 @@ impl Network {
     fn fly(&mut self, from: usize, to: usize, bytes: &[u8]) {
         if let Some(delay) = (self.fate)(&mut self.dice, from, to, bytes) {
             self.sequence += 1;
-            self.flying.insert((self.now + delay, self.sequence), (from, to, bytes.to_vec()));
+            self.flying.insert((self.now + self.departure + delay, self.sequence), (from, to, bytes.to_vec()));
         }
     }
 
     /// Runs until this true time.
     pub fn run_until(&mut self, end: Span) {
+        let mut due: Vec<Option<Span>> = self.members.iter().map(Member::due).collect();
         loop {
             let arrival = self.flying.first_key_value().map(|((at, _), _)| *at);
-            let timeouts =
-                self.members.iter().enumerate().filter(|(_, member)| member.alive).filter_map(|(index, member)| {
-                    Some((member.truth(member.node.poll_timeout()?).max(self.now), index))
-                });
+            let timeouts = due.iter().enumerate().filter_map(|(index, at)| Some(((*at)?.max(self.now), index)));
             let timeout = timeouts.min();
             let next = arrival.into_iter().chain(timeout.map(|(at, _)| at)).min();
             let Some(next) = next.filter(|next| *next <= end) else {
@@ -289,6 +299,7 @@ impl Network {
                 let (_, (from, to, bytes)) = self.flying.pop_first().expect("an arrival");
                 if self.members[to].alive {
                     self.inject(to, address(from), &bytes);
+                    due[to] = self.members[to].due();
                 }
             } else if let Some((_, index)) = timeout {
                 let local = self.members[index].local(self.now);
@@ -296,6 +307,7 @@ impl Network {
                 let next = self.members[index].node.poll_timeout();
                 assert!(next.is_none_or(|next| next > local), "a timeout that is due again at once is a busy loop");
                 self.flush(index);
+                due[index] = self.members[index].due();
             }
         }
     }

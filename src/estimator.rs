@@ -351,7 +351,6 @@ impl Way {
 /// The filters of one slave, what is certain, and what is known of the path. At the newest sample.
 #[derive(Clone, Debug)]
 struct Tracker {
-    at: LocalTime,
     /// What offsets are counted from; moves with them, so that they stay small numbers.
     pivot: Offset,
     filters: [KeptFilter; KINDS.len()],
@@ -369,7 +368,6 @@ impl Tracker {
         let limits = Edges::new(first, first.offset, first.at).now(prior.skew, prior.error);
         let belief = Belief::of(&limits, prior);
         Self {
-            at: first.at,
             pivot: first.offset,
             filters: Filters(KINDS.map(|_| (1.0 / KINDS_F64, belief))).kept(),
             guarantee: Guarantee::new(first, (Skew::from_ratio(prior.skew), prior.most)),
@@ -380,26 +378,35 @@ impl Tracker {
         }
     }
 
+    /// Seconds from the newest sample to `at`.
+    fn age(&self, at: LocalTime) -> f64 {
+        (at - self.guarantee.at()).as_secs_f64()
+    }
+
+    /// The instant of the newest sample, when this is one of them.
+    fn newest_with(&self, sample: Sample) -> LocalTime {
+        self.guarantee.at().max(sample.at)
+    }
+
     fn filters(&self) -> Filters {
         Filters(self.filters.each_ref().map(KeptFilter::filter))
     }
 
     /// True when the sample cannot be true together with those before.
     fn contradicts(&self, sample: Sample) -> bool {
-        let elapsed = (self.at.max(sample.at) - self.at).as_secs_f64();
+        let elapsed = self.age(self.newest_with(sample));
         self.guarantee.contradicts(sample, &self.filters().predicted(elapsed).1)
     }
 
     /// Takes in a sample; a late one, older than the newest, says what it says of now.
     fn absorb(&mut self, sample: Sample) {
-        let now = self.at.max(sample.at);
-        let elapsed = (now - self.at).as_secs_f64();
+        let now = self.newest_with(sample);
+        let elapsed = self.age(now);
         let edges = Edges::new(sample, self.pivot, now);
         let mut filters = self.filters();
         let known = filters.belief().offset_error();
         let (predicted, likely) = filters.predicted(elapsed);
         let limits = edges.now(predicted.skew, predicted.skew_error());
-        self.at = now;
         self.samples = self.samples.saturating_add(1);
         self.least_delay = self.least_delay.min(limits.delay());
         self.guarantee.absorb(sample, &likely);
@@ -445,8 +452,7 @@ impl Tracker {
     }
 
     fn estimate(&self, at: LocalTime) -> Estimate {
-        let elapsed = (at - self.at).as_secs_f64();
-        let (belief, likely) = self.filters().predicted(elapsed);
+        let (belief, likely) = self.filters().predicted(self.age(at));
         let offset = Offset::new(self.pivot.ahead() + Span::from_secs_f64(belief.offset));
         let rates = self.guarantee.rates(at, &likely);
         let farthest = (rates.fastest - belief.skew).max(belief.skew - rates.slowest);

@@ -28,7 +28,7 @@ const LEAST_WANDER: f64 = 7e-9;
 /// Bounds take this many standard deviations of what is only known statistically.
 pub const SIGMAS: f64 = 4.0;
 
-/// How many earlier intervals are kept. Fewer: the skew is bounded by one whose age is farther from the best. More: 24 bytes each.
+/// How many intervals are kept, the newest among them. Fewer: the skew is bounded by one whose age is farther from the best. More: 24 bytes each.
 const ANCHORS: usize = 6;
 
 /// Who is older than one of this age says nothing any more: since then the skew has wandered by more than they bound it.
@@ -153,11 +153,10 @@ struct Anchor {
 /// What the exchanges with one slave leave open.
 #[derive(Clone, Debug)]
 pub struct Guarantee {
-    newest: Anchor,
     slowest: End,
     fastest: End,
-    /// Earlier ones, the oldest first. While there are fewer the first stands for those that are missing.
-    earlier: [Anchor; ANCHORS],
+    /// The oldest first. While there are fewer the first stands for those that are missing.
+    anchors: [Anchor; ANCHORS],
 }
 
 impl Guarantee {
@@ -171,14 +170,24 @@ impl Guarantee {
             expected = Rates::physical();
             offset = expected.seen(first, first.at);
         }
-        let newest = Anchor { at: first.at, offset };
         let end = |rate| End { rate, since: first.at };
-        Self { newest, slowest: end(expected.slowest), fastest: end(expected.fastest), earlier: [newest; ANCHORS] }
+        let anchors = [Anchor { at: first.at, offset }; ANCHORS];
+        Self { slowest: end(expected.slowest), fastest: end(expected.fastest), anchors }
+    }
+
+    fn newest(&self) -> Anchor {
+        let [.., newest] = self.anchors;
+        newest
+    }
+
+    /// The instant of the newest sample.
+    pub fn at(&self) -> LocalTime {
+        self.newest().at
     }
 
     /// The offsets of all samples so far were too small by this much.
     pub fn shift(&mut self, by: Span) {
-        for anchor in self.earlier.iter_mut().chain([&mut self.newest]) {
+        for anchor in &mut self.anchors {
             anchor.offset = anchor.offset.moved((by, by));
         }
     }
@@ -198,8 +207,9 @@ impl Guarantee {
 
     /// Between what values the offset lies at `at`.
     pub fn offset(&self, at: LocalTime, likely: &Likely) -> Interval {
-        let elapsed = (at - self.newest.at).as_secs_f64();
-        self.newest.offset.moved(self.rates(at, likely).over(elapsed))
+        let newest = self.newest();
+        let elapsed = (at - newest.at).as_secs_f64();
+        newest.offset.moved(self.rates(at, likely).over(elapsed))
     }
 
     /// What a sample alone says of the offset at `now`.
@@ -209,26 +219,29 @@ impl Guarantee {
 
     /// True when no offset agrees with the sample and with those before.
     pub fn contradicts(&self, sample: Sample, likely: &Likely) -> bool {
-        let now = self.newest.at.max(sample.at);
-        self.offset(now, likely).cut(self.seen(sample, now, likely)).is_empty()
+        self.joined(sample, likely).offset.is_empty()
     }
 
     /// Takes a sample in that does not contradict.
     pub fn absorb(&mut self, sample: Sample, likely: &Likely) {
-        let now = self.newest.at.max(sample.at);
-        let offset = self.offset(now, likely).cut(self.seen(sample, now, likely));
-        self.newest = Anchor { at: now, offset };
-        self.bound_skew(likely);
-        self.remember();
+        let newest = self.joined(sample, likely);
+        self.bound_skew(newest, likely);
+        self.remember(newest);
     }
 
-    /// Cuts the skew by what the earlier intervals say of it, the newest first: one that contradicts them, and all before it, are of
+    /// What a sample and those before it leave open.
+    fn joined(&self, sample: Sample, likely: &Likely) -> Anchor {
+        let at = self.at().max(sample.at);
+        Anchor { at, offset: self.offset(at, likely).cut(self.seen(sample, at, likely)) }
+    }
+
+    /// Cuts the skew by what the earlier intervals and the newest say of it, the younger first: one that contradicts them, and all before it, are of
     /// before the oscillator changed its rate.
-    fn bound_skew(&mut self, likely: &Likely) {
-        let Anchor { at: now, offset } = self.newest;
+    fn bound_skew(&mut self, newest: Anchor, likely: &Likely) {
+        let Anchor { at: now, offset } = newest;
         let mut found = Rates::physical();
         let mut is_past = false;
-        for anchor in self.earlier.iter_mut().rev() {
+        for anchor in self.anchors.iter_mut().rev() {
             let age = (now - anchor.at).as_secs_f64();
             if age <= 0.0 {
                 continue;
@@ -241,7 +254,7 @@ impl Guarantee {
             });
             is_past |= between.is_empty();
             if is_past {
-                *anchor = self.newest;
+                *anchor = newest;
             } else {
                 found = between;
             }
@@ -258,19 +271,19 @@ impl Guarantee {
 
     /// Keeps the newest interval. One makes room for it: the oldest, when the next would do, or else the one without which the gap between its
     /// neighbours is the least for its age.
-    fn remember(&mut self) {
-        let now = self.newest.at;
+    fn remember(&mut self, newest: Anchor) {
+        let now = newest.at;
         let age = |anchor: &Anchor| (now - anchor.at).as_secs_f64();
-        let is_outlived = self.earlier.get(1).is_some_and(|second| now - second.at > LONG_AGO);
-        let neighbours = self.earlier.iter().zip(self.earlier.iter().skip(2).chain([&self.newest]));
+        let is_outlived = self.anchors.get(1).is_some_and(|second| now - second.at > LONG_AGO);
+        let neighbours = self.anchors.iter().zip(self.anchors.iter().skip(2).chain([&newest]));
         let gaps = neighbours.map(|(before, after)| (age(before) - age(after)) / (age(after) + CLOSE));
         let narrowest = gaps.enumerate().min_by(|(_, one), (_, other)| one.total_cmp(other));
         let place = narrowest.filter(|_| !is_outlived).map_or(0, |(before, _)| before + 1);
-        if let Some(later) = self.earlier.get_mut(place..) {
+        if let Some(later) = self.anchors.get_mut(place..) {
             later.rotate_left(1);
         }
-        if let Some(last) = self.earlier.last_mut() {
-            *last = self.newest;
+        if let [.., last] = &mut self.anchors {
+            *last = newest;
         }
     }
 }
@@ -287,7 +300,7 @@ mod tests {
 
     /// Statistics that have nothing to say: they widen nothing.
     fn silent(of: &Guarantee) -> Likely {
-        let Rates { slowest, fastest } = of.certain(of.newest.at, &Likely { skew: 0.0, error: 0.0, wander: 0.0 });
+        let Rates { slowest, fastest } = of.certain(of.at(), &Likely { skew: 0.0, error: 0.0, wander: 0.0 });
         Likely { skew: slowest.midpoint(fastest), error: 0.0, wander: 0.0 }
     }
 
@@ -320,11 +333,11 @@ mod tests {
         assert!(!guarantee.contradicts(sample, &likely), "{sample:?} is true");
         guarantee.absorb(sample, &likely);
         let likely = silent(guarantee);
-        let Rates { slowest, fastest } = guarantee.rates(guarantee.newest.at, &likely);
+        let Rates { slowest, fastest } = guarantee.rates(guarantee.at(), &likely);
         let ratio = skew.as_ratio();
         assert!(slowest <= ratio && ratio <= fastest, "{skew} outside {slowest} to {fastest}");
         for later in [Span::ZERO, Span::from_secs(1), Span::from_secs(60)] {
-            let at = guarantee.newest.at + later;
+            let at = guarantee.at() + later;
             let (Interval { low, high }, truth) = (guarantee.offset(at, &likely), truth(skew, at));
             assert!(low <= truth && truth <= high, "{truth} outside {low} to {high} after {later}");
         }
@@ -370,7 +383,7 @@ mod tests {
             let t1 = START + Span::from_secs(second);
             assert_holds(&mut guarantee, exchanged(t1, skew, WAY + held, WAY), skew);
         }
-        let (at, likely) = (guarantee.newest.at, silent(&guarantee));
+        let (at, likely) = (guarantee.at(), silent(&guarantee));
         let (rates, offset) = (guarantee.rates(at, &likely), guarantee.offset(at, &likely));
         assert!(rates.fastest - rates.slowest < 2e-6, "{rates:?}");
         assert!(offset.farthest(truth(skew, at)) < WAY + Span::from_micros(3), "{offset:?}");
@@ -391,7 +404,7 @@ mod tests {
             assert!(!guarantee.contradicts(at(second), &likely), "at {second} s");
             guarantee.absorb(at(second), &likely);
         }
-        let Rates { slowest, fastest } = guarantee.certain(guarantee.newest.at, &silent(&guarantee));
+        let Rates { slowest, fastest } = guarantee.certain(guarantee.at(), &silent(&guarantee));
         assert!(slowest < 20e-6 && 20e-6 < fastest && fastest - slowest < 4e-6, "{slowest} to {fastest}");
     }
 
@@ -415,8 +428,8 @@ mod tests {
         let mut guarantee = begun(exchanged(START, Skew::ZERO, WAY, WAY));
         for second in 1..=5_000 {
             assert_holds(&mut guarantee, exchanged(START + Span::from_secs(second), Skew::ZERO, WAY, WAY), Skew::ZERO);
-            let age = |anchor: &Anchor| (guarantee.newest.at - anchor.at).as_secs_f64();
-            let ages: Vec<f64> = guarantee.earlier.iter().map(age).collect();
+            let age = |anchor: &Anchor| (guarantee.at() - anchor.at).as_secs_f64();
+            let ages: Vec<f64> = guarantee.anchors.iter().map(age).collect();
             assert!(second < 300 || (300.0..2_000.0).contains(&ages[0]), "{ages:?}");
             assert!(ages.windows(2).all(|pair| pair[0] <= 32.0 * pair[1].max(1.0)), "{ages:?}");
         }

@@ -32,8 +32,6 @@
 //! interacting multiple models after Blom and Bar-Shalom 1988; the edge of exponential delays after Jeske 2005 (the joint maximum-likelihood line
 //! under both ways' samples, which this comes close to without keeping them).
 
-use std::f64::consts::FRAC_1_SQRT_2;
-
 use crate::exchange::{LARGEST_RATE, Sample};
 use crate::guarantee::{Guarantee, Likely, SIGMAS};
 use crate::time::{LocalTime, Offset, Skew, Span, to_single};
@@ -210,9 +208,10 @@ impl Estimator {
             }
             Knowledge::Tracking(tracker) => tracker,
         };
-        if !tracker.contradicts(sample) {
+        let outlook = tracker.outlook(sample);
+        if !tracker.guarantee.contradicts(sample, &outlook.likely) {
             self.suspect = None;
-            tracker.absorb(sample);
+            tracker.absorb(sample, outlook);
             return Judgement::Kept;
         }
         match self.suspect.take() {
@@ -223,7 +222,7 @@ impl Estimator {
             Some(earlier) => {
                 // A clock that jumped may have changed its rate as well, and one that was expected to run otherwise does not.
                 *tracker = Tracker::new(*earlier, Prior::default());
-                tracker.absorb(sample);
+                tracker.absorb(sample, tracker.outlook(sample));
                 Judgement::Restarted
             }
         }
@@ -231,7 +230,7 @@ impl Estimator {
 
     /// True when the sample can be true together with what is known; not when nothing is.
     pub fn agrees(&self, sample: Sample) -> bool {
-        self.tracker().is_some_and(|tracker| !tracker.contradicts(sample))
+        self.tracker().is_some_and(|tracker| !tracker.guarantee.contradicts(sample, &tracker.outlook(sample).likely))
     }
 
     /// The offsets of all samples so far were too small by this much (too large, if negative). Of the rest nothing was wrong.
@@ -388,30 +387,31 @@ impl Tracker {
         self.guarantee.at().max(sample.at)
     }
 
-    fn filters(&self) -> Filters {
-        Filters(self.filters.each_ref().map(KeptFilter::filter))
+    /// What is expected at so many seconds after the newest sample.
+    fn expected(&self, elapsed: f64) -> Outlook {
+        let filters = Filters(self.filters.each_ref().map(KeptFilter::filter));
+        let known = filters.belief();
+        let wander = filters.wander();
+        let predicted = known.predicted(elapsed, wander);
+        let likely = Likely { skew: predicted.skew, error: SIGMAS * predicted.skew_error(), wander };
+        Outlook { filters, known, elapsed, predicted, likely }
     }
 
-    /// True when the sample cannot be true together with those before.
-    fn contradicts(&self, sample: Sample) -> bool {
-        let elapsed = self.age(self.newest_with(sample));
-        self.guarantee.contradicts(sample, &self.filters().predicted(elapsed).1)
+    /// What is expected when this sample comes.
+    fn outlook(&self, sample: Sample) -> Outlook {
+        self.expected(self.age(self.newest_with(sample)))
     }
 
-    /// Takes in a sample; a late one, older than the newest, says what it says of now.
-    fn absorb(&mut self, sample: Sample) {
-        let now = self.newest_with(sample);
-        let elapsed = self.age(now);
-        let edges = Edges::new(sample, self.pivot, now);
-        let mut filters = self.filters();
-        let known = filters.belief().offset_error();
-        let (predicted, likely) = filters.predicted(elapsed);
+    /// Takes in a sample; a late one, older than the newest, says what it says of now. `outlook`: what was expected of it.
+    fn absorb(&mut self, sample: Sample, outlook: Outlook) {
+        let Outlook { mut filters, known, elapsed, predicted, likely } = outlook;
+        let edges = Edges::new(sample, self.pivot, self.newest_with(sample));
         let limits = edges.now(predicted.skew, predicted.skew_error());
         self.samples = self.samples.saturating_add(1);
         self.least_delay = self.least_delay.min(limits.delay());
         self.guarantee.absorb(sample, &likely);
-        filters.move_on(elapsed);
-        if limits.half() < known {
+        filters.move_on(&known, elapsed);
+        if limits.half() < known.offset_error() {
             // By itself it says more than all before it did together: they were slow.
             let fresh = Belief::of(&limits, Prior::default());
             filters.change(|belief| *belief = belief.with_offset_of(&fresh));
@@ -452,7 +452,7 @@ impl Tracker {
     }
 
     fn estimate(&self, at: LocalTime) -> Estimate {
-        let (belief, likely) = self.filters().predicted(self.age(at));
+        let Outlook { predicted: belief, likely, .. } = self.expected(self.age(at));
         let offset = Offset::new(self.pivot.ahead() + Span::from_secs_f64(belief.offset));
         let rates = self.guarantee.rates(at, &likely);
         let farthest = (rates.fastest - belief.skew).max(belief.skew - rates.slowest);
@@ -467,6 +467,20 @@ impl Tracker {
     }
 }
 
+/// What is expected at some instant, when no more is known than now.
+struct Outlook {
+    /// As they are at the newest sample,
+    filters: Filters,
+    /// and their mixture.
+    known: Belief,
+    /// So many seconds later:
+    elapsed: f64,
+    /// the mixture by the model alone,
+    predicted: Belief,
+    /// and what that says of the skew.
+    likely: Likely,
+}
+
 /// One filter of each kind, with its weight; the weights add up to one.
 #[derive(Clone, Debug)]
 struct Filters([(f64, Belief); KINDS.len()]);
@@ -477,12 +491,10 @@ impl Filters {
         Belief::mixture(&self.0)
     }
 
-    /// The mixture after so many seconds, by the model alone; and what it says of the skew.
-    fn predicted(&self, elapsed: f64) -> (Belief, Likely) {
+    /// How the skew wanders, of all kinds together.
+    fn wander(&self) -> f64 {
         let variances = self.0.iter().zip(&KINDS).map(|((weight, _), kind)| weight * kind.wander * kind.wander);
-        let wander = variances.sum::<f64>().sqrt();
-        let belief = self.belief().predicted(elapsed, wander);
-        (belief, Likely { skew: belief.skew, error: SIGMAS * belief.skew_error(), wander })
+        variances.sum::<f64>().sqrt()
     }
 
     /// Changes all beliefs alike.
@@ -490,9 +502,9 @@ impl Filters {
         self.0.iter_mut().for_each(|(_, belief)| change(belief));
     }
 
-    /// So many seconds pass.
-    fn move_on(&mut self, elapsed: f64) {
-        self.mix(elapsed);
+    /// So many seconds pass. `known`: their mixture.
+    fn move_on(&mut self, known: &Belief, elapsed: f64) {
+        self.mix(known, elapsed);
         for ((_, belief), kind) in self.0.iter_mut().zip(&KINDS) {
             *belief = belief.predicted(elapsed, kind.wander);
             belief.floor_variance *= 1.0 + FADING;
@@ -500,32 +512,30 @@ impl Filters {
     }
 
     /// A part of the clocks changes its kind: every kind takes over as much of the mixture.
-    fn mix(&mut self, elapsed: f64) {
+    fn mix(&mut self, mixture: &Belief, elapsed: f64) {
         let changes = CHANGES * elapsed + LEAST_CHANGES;
         let part = changes / (1.0 + changes);
-        let pool = self.belief();
         for (weight, belief) in &mut self.0 {
-            let stayed = (1.0 - part) * *weight;
-            *weight = stayed + part / KINDS_F64;
-            let share = stayed / *weight;
-            *belief = Belief::mixture(&[(share, *belief), (1.0 - share, pool)]);
+            let came = part / KINDS_F64;
+            *weight = (1.0 - part) * *weight + came;
+            *belief = belief.mixed(mixture, came / *weight);
         }
     }
 
     /// Cuts the beliefs at both edges, and weighs them by how likely they held these.
     fn cut(&mut self, edges: &Edges, request: &Way, response: &Way) {
-        let mut likelihoods = [0.0_f64; KINDS.len()];
-        for (((_, belief), kind), likelihood) in self.0.iter_mut().zip(&KINDS).zip(&mut likelihoods) {
-            for (edge, way) in [(&edges.request, request), (&edges.response, response)] {
+        let mut likelihoods = [Scaled::ONE; KINDS.len()];
+        for (edge, way) in [(&edges.request, request), (&edges.response, response)] {
+            for (((_, belief), kind), likelihood) in self.0.iter_mut().zip(&KINDS).zip(&mut likelihoods) {
                 let (cut, likely) = belief.cut(edge, way.queueing, kind);
                 *belief = cut;
-                *likelihood += likely;
+                *likelihood = likelihood.times(likely);
             }
         }
-        let most = likelihoods.into_iter().fold(f64::NEG_INFINITY, f64::max);
+        let most = likelihoods.iter().map(|likelihood| likelihood.exponent).fold(f64::NEG_INFINITY, f64::max);
         let mut total = 0.0;
         for ((weight, _), likelihood) in self.0.iter_mut().zip(likelihoods) {
-            *weight *= libm::exp(likelihood - most);
+            *weight *= likelihood.factor * libm::exp(likelihood.exponent - most);
             total += *weight;
         }
         self.0.iter_mut().for_each(|(weight, _)| *weight /= total);
@@ -534,6 +544,21 @@ impl Filters {
     /// As it is kept until the next sample.
     fn kept(&self) -> [KeptFilter; KINDS.len()] {
         self.0.each_ref().map(KeptFilter::new)
+    }
+}
+
+/// A positive number that may be too small for a float: `factor` times e to the power of `exponent`.
+#[derive(Clone, Copy, Debug)]
+struct Scaled {
+    factor: f64,
+    exponent: f64,
+}
+
+impl Scaled {
+    const ONE: Self = Self { factor: 1.0, exponent: 0.0 };
+
+    fn times(self, other: Self) -> Self {
+        Self { factor: self.factor * other.factor, exponent: self.exponent + other.exponent }
     }
 }
 
@@ -650,12 +675,11 @@ impl Belief {
         }
     }
 
-    /// After one way: `sign` · offset + floor lay below the edge, by an exponential number of mean `queueing`. With the logarithm
-    /// of how likely that was. The offset at the edge's own instant is offset - age · skew, so that the edge says of the skew what it says.
+    /// After one way: `sign` · offset + floor lay below the edge, by an exponential number of mean `queueing`. With how likely that was. The offset at the edge's own instant is offset - age · skew, so that the edge says of the skew what it says.
     ///
     /// A Gaussian N(m, v) times exp(x / q) is N(m + v/q, v) with another weight: the edge cuts that off. Mean and variance of what is left
     /// follow from λ = φ(β)/Φ(β) at the cut β: m + v/q - sλ and v (1 - βλ - λ²).
-    fn cut(&self, edge: &Edge, queueing: f64, kind: &Kind) -> (Self, f64) {
+    fn cut(&self, edge: &Edge, queueing: f64, kind: &Kind) -> (Self, Scaled) {
         let Edge { sign, age, .. } = *edge;
         // Covariance of each of the three with the sum that is cut.
         let offset = sign * (self.offset_variance - age * self.offset_skew) + self.offset_floor;
@@ -668,15 +692,17 @@ impl Belief {
         let error = variance.sqrt();
         let missed = edge.missed(self);
         if missed > OUTLYING * queueing + SIGMAS * error {
-            return (*self, -OUTLYING);
+            return (*self, Scaled { exponent: -OUTLYING, ..Scaled::ONE });
         }
-        let pulled = variance / queueing;
-        let place = (missed - pulled) / error;
-        let (hazard, logarithm) = tail(place);
-        let moved = (pulled - error * hazard) / variance;
+        // Divisions take most of the time: there are no more than needed.
+        let (sharpness, rate) = (1.0 / error, 1.0 / queueing);
+        let pulled = variance * rate;
+        let place = (missed - pulled) * sharpness;
+        let (hazard, below) = tail(place);
+        let moved = rate - hazard * sharpness;
         let left = (1.0 - place * hazard - hazard * hazard).max(LEAST_LEFT);
-        let shrunk = (1.0 - left) / variance;
-        let likelihood = (pulled / 2.0 - missed) / queueing + logarithm;
+        let shrunk = (1.0 - left) * sharpness * sharpness;
+        let likely = below.times(Scaled { exponent: (pulled / 2.0 - missed) * rate, ..Scaled::ONE });
         let belief = Self {
             offset: self.offset + offset * moved,
             skew: self.skew + skew * moved,
@@ -688,7 +714,25 @@ impl Belief {
             skew_floor: self.skew_floor - skew * floor * shrunk,
             floor_variance: self.floor_variance - floor * floor * shrunk,
         };
-        (belief, likelihood.max(LEAST_LIKELIHOOD))
+        (belief, Scaled { exponent: likely.exponent.max(LEAST_LIKELIHOOD), ..likely })
+    }
+
+    /// The mixture of this and a `part` of another.
+    fn mixed(&self, other: &Self, part: f64) -> Self {
+        let (offset, skew, floor) = (other.offset - self.offset, other.skew - self.skew, other.floor - self.floor);
+        let apart = 1.0 - part;
+        let between = |own: f64, others: f64, product: f64| own + part * (others - own + apart * product);
+        Self {
+            offset: self.offset + part * offset,
+            skew: self.skew + part * skew,
+            floor: self.floor + part * floor,
+            offset_variance: between(self.offset_variance, other.offset_variance, offset * offset),
+            offset_skew: between(self.offset_skew, other.offset_skew, offset * skew),
+            offset_floor: between(self.offset_floor, other.offset_floor, offset * floor),
+            skew_variance: between(self.skew_variance, other.skew_variance, skew * skew),
+            skew_floor: between(self.skew_floor, other.skew_floor, skew * floor),
+            floor_variance: between(self.floor_variance, other.floor_variance, floor * floor),
+        }
     }
 
     /// The Gaussian with the mean and the covariance of a mixture. The weights add up to one.
@@ -718,17 +762,49 @@ impl Belief {
 /// Logarithm of the root of 2π: what the normal density is divided by.
 const LN_ROOT_TAU: f64 = 0.918_938_533_204_672_7;
 
-/// Of the standard normal distribution: density divided by the probability of less, at `x`, and that probability's logarithm.
-///
-/// Far out on the left both vanish; there Laplace's continued fraction is right to a part in a million.
-fn tail(x: f64) -> (f64, f64) {
+/// Of the standard normal distribution: density divided by the probability of less, at `x`, and that probability.
+fn tail(x: f64) -> (f64, Scaled) {
     let density_logarithm = -0.5 * x * x - LN_ROOT_TAU;
-    if x < -6.0 {
-        let hazard = (1..=6).rev().fold(-x, |below, step| -x + f64::from(step) / below);
-        return (hazard, density_logarithm - libm::log(hazard));
+    let ratio = mills(x.abs());
+    if x < 0.0 {
+        return (1.0 / ratio, Scaled { factor: ratio, exponent: density_logarithm });
     }
-    let below = 0.5 * libm::erfc(-x * FRAC_1_SQRT_2);
-    (libm::exp(density_logarithm) / below, libm::log(below))
+    let density = libm::exp(density_logarithm);
+    let below = 1.0 - density * ratio;
+    (density / below, Scaled { factor: below, exponent: 0.0 })
+}
+
+/// Mills' ratio of the standard normal distribution: the probability of more than `x`, which is not negative, divided by the density there.
+///
+/// Far out it is Laplace's continued fraction, of which six steps are right to a part in a million. Nearer it is the quotient of two polynomials, right to 4
+/// parts in 10^12 (coefficients by Lawson's method). No exponential is needed for it, of which an error function has one.
+fn mills(x: f64) -> f64 {
+    if x > 6.0 {
+        return 1.0 / (1..=6).rev().fold(x, |below, step| x + f64::from(step) / below);
+    }
+    let above = [
+        1.253_314_137_311_635,
+        1.183_240_635_423_432_5,
+        0.551_865_762_971_519_7,
+        0.147_370_085_329_054_9,
+        0.022_349_765_809_598_24,
+        0.001_550_480_970_870_759,
+    ];
+    let below = [
+        1.0,
+        1.741_973_995_153_761_1,
+        1.330_219_335_084_894,
+        0.573_920_254_642_210_3,
+        0.148_943_242_657_402_46,
+        0.022_348_670_810_938_477,
+        0.001_550_505_910_071_305_8,
+    ];
+    polynomial(above, x) / polynomial(below, x)
+}
+
+/// Coefficients from the constant one on.
+fn polynomial<const N: usize>(coefficients: [f64; N], x: f64) -> f64 {
+    coefficients.into_iter().rfold(0.0, |sum, next| sum * x + next)
 }
 
 #[cfg(test)]
@@ -1079,16 +1155,24 @@ mod tests {
 
     #[test]
     fn the_tail_of_the_normal_distribution_is_right() {
-        // From tables; at -6 both ways of computing it meet.
+        let logarithm = |probability: Scaled| libm::log(probability.factor) + probability.exponent;
         for (x, hazard, below) in
             [(0.0, 0.797_884_56, 0.5_f64), (2.0, 0.055_247_862, 0.977_249_87), (-3.0, 3.283_098_7, 1.349_898e-3)]
         {
             let found = tail(x);
             assert!((found.0 - hazard).abs() < 1e-6 * hazard, "{x}: {found:?}");
-            assert!((found.1 - below.ln()).abs() < 1e-6, "{x}: {found:?}");
+            assert!((logarithm(found.1) - below.ln()).abs() < 1e-6, "{x}: {found:?}");
         }
-        let (above, beneath) = (tail(-5.999_999), tail(-6.000_001));
-        assert!((above.0 - beneath.0).abs() < 1e-4 && (above.1 - beneath.1).abs() < 1e-4, "{above:?} {beneath:?}");
+        // By an error function, on either side of where both ways of computing it meet.
+        for tenth in -80..=80 {
+            let x = f64::from(tenth) / 10.0;
+            let below = 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);
+            let hazard = libm::exp(-0.5 * x * x - LN_ROOT_TAU) / below;
+            let (found, probability) = tail(x);
+            let tolerance = if x < -6.0 { 1e-6 } else { 1e-11 };
+            assert!((found - hazard).abs() <= tolerance * hazard, "{x}: {found}, not {hazard}");
+            assert!((logarithm(probability) - libm::log(below)).abs() <= tolerance, "{x}: {probability:?}");
+        }
     }
 
     #[test]

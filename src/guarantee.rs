@@ -207,14 +207,13 @@ impl Guarantee {
 
     /// Between what values the offset lies at `at`.
     pub fn offset(&self, at: LocalTime, likely: &Likely) -> Interval {
-        let newest = self.newest();
-        let elapsed = (at - newest.at).as_secs_f64();
-        newest.offset.moved(self.rates(at, likely).over(elapsed))
+        self.moved(at, self.rates(at, likely))
     }
 
-    /// What a sample alone says of the offset at `now`.
-    fn seen(&self, sample: Sample, now: LocalTime, likely: &Likely) -> Interval {
-        self.rates(now, likely).seen(sample, now)
+    /// The same, at these rates.
+    fn moved(&self, at: LocalTime, rates: Rates) -> Interval {
+        let newest = self.newest();
+        newest.offset.moved(rates.over((at - newest.at).as_secs_f64()))
     }
 
     /// True when no offset agrees with the sample and with those before.
@@ -232,7 +231,8 @@ impl Guarantee {
     /// What a sample and those before it leave open.
     fn joined(&self, sample: Sample, likely: &Likely) -> Anchor {
         let at = self.at().max(sample.at);
-        Anchor { at, offset: self.offset(at, likely).cut(self.seen(sample, at, likely)) }
+        let rates = self.rates(at, likely);
+        Anchor { at, offset: self.moved(at, rates).cut(rates.seen(sample, at)) }
     }
 
     /// Cuts the skew by what the earlier intervals and the newest say of it, the younger first: one that contradicts them, and all before it, are of
@@ -282,9 +282,8 @@ impl Guarantee {
         if let Some(later) = self.anchors.get_mut(place..) {
             later.rotate_left(1);
         }
-        if let [.., last] = &mut self.anchors {
-            *last = newest;
-        }
+        let [.., last] = &mut self.anchors;
+        *last = newest;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench average`. The goal: 10,000 clocks in less than a millisecond.
 
-use berkeleyd::average::{Average, Reading, Standing, median};
+use berkeleyd::average::{Average, Reading, Standing};
 use berkeleyd::time::{Offset, Span};
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -67,10 +67,4 @@ fn midpoint(bencher: Bencher<'_, '_>, size: usize) {
 #[divan::bench(args = SIZES)]
 fn weighted(bencher: Bencher<'_, '_>, size: usize) {
     bench(bencher, Average::Weighted, size);
-}
-
-#[divan::bench(args = SIZES, name = "median")]
-fn median_alone(bencher: Bencher<'_, '_>, size: usize) {
-    let offsets: Vec<Offset> = readings(size).iter().map(|reading| reading.offset).collect();
-    bencher.counter(ItemsCount::new(size)).bench(|| median(divan::black_box(&offsets)));
 }

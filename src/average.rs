@@ -60,7 +60,7 @@ use crate::time::{Offset, Span};
 pub enum Average {
     /// Every clock equally: [`mean`].
     Mean,
-    /// The largest set of clocks that agree: [`fault_tolerant`], or the [`median`] when no more agree than may be liars.
+    /// The largest set of clocks that agree: [`largest_set`] and its mean, or the [`median`] when no more agree than may be liars.
     #[default]
     FaultTolerant,
     /// The middle of what is left without the extremes: [`midpoint`].
@@ -176,16 +176,24 @@ pub struct Ensemble {
     pub verdicts: Vec<Verdict>,
 }
 
-impl Ensemble {
-    /// The average `offset`, in which those of `offsets` count that lie in the range `counted`.
-    fn new(offset: Offset, offsets: &[Offset], counted: RangeInclusive<Offset>, otherwise: Reason) -> Self {
-        let verdict = |offset| if counted.contains(offset) { Verdict::Counted } else { Verdict::LeftOut(otherwise) };
-        Self { offset, verdicts: offsets.iter().map(verdict).collect() }
+/// What an averaging function makes of the voters' offsets: those in a range count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Choice {
+    offset: Offset,
+    counted: RangeInclusive<Offset>,
+    /// What is wrong with the others.
+    otherwise: Reason,
+}
+
+impl Choice {
+    /// Nobody is left out.
+    fn of_all(offset: Offset) -> Self {
+        let counted = Offset::new(Span::from_nanos(i64::MIN))..=Offset::new(Span::MAX);
+        Self { offset, counted, otherwise: Reason::Disagrees }
     }
 
-    /// How many clocks are part of it.
-    fn counted(&self) -> usize {
-        self.verdicts.iter().filter(|verdict| **verdict == Verdict::Counted).count()
+    fn verdict(&self, offset: Offset) -> Verdict {
+        if self.counted.contains(&offset) { Verdict::Counted } else { Verdict::LeftOut(self.otherwise) }
     }
 }
 
@@ -211,32 +219,30 @@ impl Average {
     /// `None` when there are no readings, and only then.
     pub fn of(self, readings: &[Reading], gamma: Span, is_founded: bool) -> Option<Ensemble> {
         let best = readings.iter().map(|reading| reading.standing).min()?;
-        let voters: Vec<Reading> = readings.iter().copied().filter(|reading| reading.standing == best).collect();
-        let offsets: Vec<Offset> = voters.iter().map(|voter| voter.offset).collect();
-        let Ensemble { offset, verdicts } = match self {
-            Self::Mean => mean(&offsets),
+        let voters = readings.iter().filter(|reading| reading.standing == best);
+        let offsets = voters.clone().map(|voter| voter.offset);
+        let choice = match self {
+            Self::Mean => mean(offsets),
             Self::FaultTolerant => {
-                let is_beyond_liars = |set: &Ensemble| set.counted() > most_liars(offsets.len());
-                match fault_tolerant(&offsets, gamma) {
-                    Some(set) if is_beyond_liars(&set) => Some(set),
-                    None if is_founded && offsets.contains(&Offset::ZERO) => Some(masters(&offsets)),
-                    _ => median(&offsets),
+                let sorted = sorted(offsets);
+                match largest_set(&sorted, gamma) {
+                    Some(set) if set.len() > most_liars(sorted.len()) => agreed(set),
+                    None if is_founded && sorted.binary_search(&Offset::ZERO).is_ok() => Some(masters()),
+                    Some(_) | None => median(&sorted),
                 }
             }
-            Self::Midpoint => midpoint(&offsets),
+            Self::Midpoint => midpoint(&sorted(offsets)),
             // Asked of all readings, not of the voters alone: which rule holds must not depend on who is up today.
             Self::Weighted if readings.iter().any(|reading| reading.weight.is_some()) => {
-                weighted(&with_configured_weights(&voters))
+                weighted(with_configured_weights(voters))
             }
-            Self::Weighted => weighted(&with_inverse_variance(&voters)),
+            Self::Weighted => weighted(with_inverse_variance(voters)),
         }?;
-        // The voters kept their order, one verdict each, so that `next` never runs dry.
-        let mut of_voters = verdicts.into_iter();
         let verdict = |reading: &Reading| match reading.standing {
-            standing if standing == best => of_voters.next(),
-            standing => Some(Verdict::LeftOut(standing.reason())),
+            standing if standing == best => choice.verdict(reading.offset),
+            standing => Verdict::LeftOut(standing.reason()),
         };
-        Some(Ensemble { offset, verdicts: readings.iter().map(verdict).collect::<Option<_>>()? })
+        Some(Ensemble { offset: choice.offset, verdicts: readings.iter().map(verdict).collect() })
     }
 }
 
@@ -270,68 +276,70 @@ impl FromStr for Average {
 ///
 /// `offsets`: slave minus master, the master's own zero included, so that it is one of those divided by.
 /// `None` when there are none. O(n). Source: Gusella & Zatti 1989.
-pub fn mean(offsets: &[Offset]) -> Option<Ensemble> {
-    let offset = centre(offsets.iter().map(|offset| (*offset, 1)))?;
-    Some(Ensemble { offset, verdicts: vec![Verdict::Counted; offsets.len()] })
+fn mean(offsets: impl Iterator<Item = Offset>) -> Option<Choice> {
+    weighted(offsets.map(|offset| (offset, 1)))
 }
 
 /// The middle offset, or the mean of the two middle ones; the others disagree.
 ///
-/// `offsets`: slave minus master, the master's own zero included, in any order. `None` when there are none.
-/// O(n log n). What is left to follow when no two clocks agree: half of them would have to lie to move it out of
-/// the honest range.
-pub fn median(offsets: &[Offset]) -> Option<Ensemble> {
-    let sorted = sorted(offsets);
+/// `sorted`: slave minus master, the master's own zero included. `None` when there are none. What is left to follow when no two
+/// clocks agree: half of them would have to lie to move it out of the honest range.
+fn median(sorted: &[Offset]) -> Option<Choice> {
     let last = sorted.len().checked_sub(1)?;
     // The same place twice when the number of clocks is odd.
     let (lower, upper) = (*sorted.get(last / 2)?, *sorted.get(last.div_ceil(2))?);
-    Some(Ensemble::new(middle(lower, upper)?, offsets, lower..=upper, Reason::Disagrees))
+    Some(Choice { offset: middle(lower, upper)?, counted: lower..=upper, otherwise: Reason::Disagrees })
 }
 
 /// The master's clock; the others disagree.
-fn masters(offsets: &[Offset]) -> Ensemble {
-    Ensemble::new(Offset::ZERO, offsets, Offset::ZERO..=Offset::ZERO, Reason::Disagrees)
+fn masters() -> Choice {
+    Choice { offset: Offset::ZERO, counted: Offset::ZERO..=Offset::ZERO, otherwise: Reason::Disagrees }
 }
 
-/// The largest set of offsets in which every two lie within `gamma`, and its mean.
+/// The largest set of offsets in which every two lie within `gamma`.
 ///
-/// `offsets`: slave minus master, the master's own zero included, in any order. Ties go to the smaller spread,
+/// `sorted`: slave minus master, the master's own zero included. Ties go to the smaller spread,
 /// then to the set with the master (around it, when it has no vote), then to the one further ahead (a clock put
 /// forward does less harm than one put back). `None` when no two agree (the caller takes the [`median`], and so it does
 /// when the set is no larger than f liars would be with n > 3f).
-/// O(n log n). What it guarantees stands in the module documentation. Source: Gusella & Zatti 1989, the
+/// O(n). What its mean guarantees stands in the module documentation. Source: Gusella & Zatti 1989, the
 /// fault-tolerant average.
-pub fn fault_tolerant(offsets: &[Offset], gamma: Span) -> Option<Ensemble> {
-    let sorted = sorted(offsets);
-    let gamma = i128::from(gamma.as_nanos());
-    let mut end = 0;
-    // A largest set leaves no clock out between its ends, so it is a window of the sorted offsets. There is one
-    // candidate for each lowest clock, and neither end ever moves back: all windows together take O(n) steps.
-    let windows = sorted.iter().enumerate().filter_map(|(start, lowest)| {
-        end += sorted.iter().skip(end).take_while(|highest| spread(**highest, *lowest) <= gamma).count();
-        sorted.get(start..end).and_then(|set| Some((set, *lowest, *set.last()?)))
-    });
-    let rank = |(set, lowest, highest): &(&[Offset], Offset, Offset)| {
-        let holds_master = (*lowest..=*highest).contains(&Offset::ZERO);
-        (set.len(), Reverse(spread(*highest, *lowest)), holds_master)
+fn largest_set(sorted: &[Offset], gamma: Span) -> Option<&[Offset]> {
+    let gamma = u64::try_from(gamma.as_nanos()).ok()?;
+    let rank = |set: &[Offset]| {
+        let holds_master = ends(set).is_some_and(|(lowest, highest)| (lowest..=highest).contains(&Offset::ZERO));
+        (set.len(), Reverse(spread(set)), holds_master)
     };
-    // Of equals `max_by_key` takes the last, which is the one furthest ahead.
-    let (set, lowest, highest) = windows.max_by_key(rank).filter(|(set, ..)| set.len() > 1)?;
-    let offset = centre(set.iter().map(|offset| (*offset, 1)))?;
-    Some(Ensemble::new(offset, offsets, lowest..=highest, Reason::Disagrees))
+    // A largest set leaves no clock out between its ends, so it is a window of the sorted offsets. There is one
+    // candidate for each lowest clock, and none is looked at that is smaller than the best so far: all together take O(n) steps.
+    let mut best = sorted.get(..1)?;
+    for start in 0..sorted.len() {
+        let mut end = start + best.len();
+        let agree = |end| sorted.get(start..end).filter(|set| spread(set) <= gamma);
+        while let Some(set) = agree(end) {
+            best = if rank(set) >= rank(best) { set } else { best };
+            end += 1;
+        }
+    }
+    Some(best).filter(|best| best.len() > 1)
+}
+
+/// The mean of a set of clocks that agree.
+fn agreed(set: &[Offset]) -> Option<Choice> {
+    let (lowest, highest) = ends(set)?;
+    Some(Choice { counted: lowest..=highest, ..mean(set.iter().copied())? })
 }
 
 /// The middle between the lowest and the highest offset that remain without the f lowest and the f highest.
 ///
-/// `offsets`: slave minus master, the master's own zero included, in any order. f = (n - 1) / 3, rounded down,
+/// `sorted`: slave minus master, the master's own zero included. f = (n - 1) / 3, rounded down,
 /// the largest number of liars with n > 3f. A clock that shows exactly what the lowest or highest remaining one
-/// does is counted with it. `None` when there are none. O(n log n). Source: Welch & Lynch 1988.
-pub fn midpoint(offsets: &[Offset]) -> Option<Ensemble> {
-    let sorted = sorted(offsets);
+/// does is counted with it. `None` when there are none. Source: Welch & Lynch 1988.
+fn midpoint(sorted: &[Offset]) -> Option<Choice> {
     let last = sorted.len().checked_sub(1)?;
     let liars = most_liars(sorted.len());
     let (lower, upper) = (*sorted.get(liars)?, *sorted.get(last - liars)?);
-    Some(Ensemble::new(middle(lower, upper)?, offsets, lower..=upper, Reason::Extreme))
+    Some(Choice { offset: middle(lower, upper)?, counted: lower..=upper, otherwise: Reason::Extreme })
 }
 
 /// The mean in which each offset counts as often as its weight says.
@@ -339,14 +347,13 @@ pub fn midpoint(offsets: &[Offset]) -> Option<Ensemble> {
 /// `clocks`: offset (slave minus master, the master's own included) and weight of each. Weights matter only in
 /// proportion; a weight of zero has no influence, though nothing leaves the clock out. `None` when all weights
 /// together are zero. O(n).
-pub fn weighted(clocks: &[(Offset, u32)]) -> Option<Ensemble> {
-    let offset = centre(clocks.iter().copied())?;
-    Some(Ensemble { offset, verdicts: vec![Verdict::Counted; clocks.len()] })
+fn weighted(clocks: impl Iterator<Item = (Offset, u32)>) -> Option<Choice> {
+    centre(clocks).map(Choice::of_all)
 }
 
 /// Each voter with the weight it was given. One that was given none among others that were counts once.
-fn with_configured_weights(voters: &[Reading]) -> Vec<(Offset, u32)> {
-    voters.iter().map(|voter| (voter.offset, voter.weight.map_or(1, NonZeroU32::get))).collect()
+fn with_configured_weights<'a>(voters: impl Iterator<Item = &'a Reading>) -> impl Iterator<Item = (Offset, u32)> {
+    voters.map(|voter| (voter.offset, voter.weight.map_or(1, NonZeroU32::get)))
 }
 
 /// Bounds below this are not believed: stamps taken in software do not measure better. Smaller, and a node that
@@ -361,14 +368,14 @@ const LARGEST_BOUND: Span = Span::from_nanos(1 << 47);
 ///
 /// The weight is 0 from 65,536 times the best bound on: such a clock would move the average by less than a
 /// nanosecond for each four seconds of its offset. When no bound is known all weights are equal.
-fn with_inverse_variance(voters: &[Reading]) -> Vec<(Offset, u32)> {
+fn with_inverse_variance<'a>(voters: impl Iterator<Item = &'a Reading> + Clone) -> impl Iterator<Item = (Offset, u32)> {
     let variance = |voter: &Reading| {
         let bound = voter.error_bound.clamp(SMALLEST_BOUND, LARGEST_BOUND).as_nanos().unsigned_abs();
         u128::from(bound).pow(2)
     };
-    let smallest = voters.iter().map(variance).min().unwrap_or(1);
-    let weight = |voter| u128::from(u32::MAX) * smallest / variance(voter);
-    voters.iter().map(|voter| (voter.offset, u32::try_from(weight(voter)).unwrap_or(u32::MAX))).collect()
+    let smallest = voters.clone().map(variance).min().unwrap_or(1);
+    let weight = move |voter| u128::from(u32::MAX) * smallest / variance(voter);
+    voters.map(move |voter| (voter.offset, u32::try_from(weight(voter)).unwrap_or(u32::MAX)))
 }
 
 /// The most liars f that n clocks can bear: the largest number with n > 3f.
@@ -376,22 +383,27 @@ fn most_liars(clocks: usize) -> usize {
     clocks.saturating_sub(1) / 3
 }
 
-/// The offsets from the lowest to the highest.
-fn sorted(offsets: &[Offset]) -> Vec<Offset> {
-    let mut sorted = offsets.to_vec();
+/// The offsets from the lowest to the highest. O(n log n).
+fn sorted(offsets: impl Iterator<Item = Offset>) -> Vec<Offset> {
+    let mut sorted: Vec<Offset> = offsets.collect();
     sorted.sort_unstable();
     sorted
+}
+
+/// The lowest and the highest of sorted offsets.
+fn ends(sorted: &[Offset]) -> Option<(Offset, Offset)> {
+    Some((*sorted.first()?, *sorted.last()?))
+}
+
+/// How far the highest of sorted offsets lies above the lowest, in nanoseconds. Exact where [`Offset::distance`] saturates, because two
+/// clocks at the ends of the scale do not agree even when `gamma` is [`Span::MAX`].
+fn spread(sorted: &[Offset]) -> u64 {
+    ends(sorted).map_or(0, |(lowest, highest)| highest.ahead().as_nanos().abs_diff(lowest.ahead().as_nanos()))
 }
 
 /// An offset in nanoseconds, with room to add: see the module documentation.
 fn wide(offset: Offset) -> i128 {
     offset.ahead().as_nanos().into()
-}
-
-/// How far `highest` lies above `lowest`, in nanoseconds. Exact where [`Offset::distance`] saturates, because two
-/// clocks at the ends of the scale do not agree even when `gamma` is [`Span::MAX`].
-fn spread(highest: Offset, lowest: Offset) -> i128 {
-    wide(highest) - wide(lowest)
 }
 
 /// The middle between two offsets.
@@ -444,6 +456,38 @@ mod tests {
 
     fn ensemble(offset: Offset, verdicts: impl Into<Vec<Verdict>>) -> Option<Ensemble> {
         Some(Ensemble { offset, verdicts: verdicts.into() })
+    }
+
+    fn sorted(offsets: &[Offset]) -> Vec<Offset> {
+        super::sorted(offsets.iter().copied())
+    }
+
+    /// A choice as it concerns all offsets.
+    fn judged(offsets: &[Offset], choice: Option<Choice>) -> Option<Ensemble> {
+        let choice = choice?;
+        ensemble(choice.offset, offsets.iter().map(|offset| choice.verdict(*offset)).collect::<Vec<_>>())
+    }
+
+    fn mean(offsets: &[Offset]) -> Option<Ensemble> {
+        judged(offsets, super::mean(offsets.iter().copied()))
+    }
+
+    fn median(offsets: &[Offset]) -> Option<Ensemble> {
+        judged(offsets, super::median(&sorted(offsets)))
+    }
+
+    fn fault_tolerant(offsets: &[Offset], gamma: Span) -> Option<Ensemble> {
+        let sorted = sorted(offsets);
+        judged(offsets, super::largest_set(&sorted, gamma).and_then(agreed))
+    }
+
+    fn midpoint(offsets: &[Offset]) -> Option<Ensemble> {
+        judged(offsets, super::midpoint(&sorted(offsets)))
+    }
+
+    fn weighted(clocks: &[(Offset, u32)]) -> Option<Ensemble> {
+        let offsets: Vec<Offset> = clocks.iter().map(|(offset, _)| *offset).collect();
+        judged(&offsets, super::weighted(clocks.iter().copied()))
     }
 
     fn offset_of(ensemble: Option<Ensemble>) -> Offset {
@@ -882,7 +926,7 @@ mod tests {
             let readings: Vec<Reading> = all.iter().copied().map(member).collect();
             let ensemble = offset_of(Average::FaultTolerant.of(&readings, Span::from_nanos(20), false));
             let (lowest, highest) = (honest.iter().min().unwrap(), honest.iter().max().unwrap());
-            let outside = spread(ensemble, *highest).max(spread(*lowest, ensemble));
+            let outside = (wide(ensemble) - wide(*highest)).max(wide(*lowest) - wide(ensemble));
             // outside <= γ f / (n - f) + 1/2, without fractions
             let count = |number: usize| i128::try_from(number).unwrap();
             let (liars, honest) = (count(all.len() - honest.len()), count(honest.len()));
@@ -896,7 +940,7 @@ mod tests {
             let readings: Vec<Reading> = all.iter().copied().map(member).collect();
             let ensemble = offset_of(Average::FaultTolerant.of(&readings, Span::from_nanos(20), false));
             let (lowest, highest) = (honest.iter().min().unwrap(), honest.iter().max().unwrap());
-            prop_assert!(spread(ensemble, *highest).max(spread(*lowest, ensemble)) <= 20, "{ensemble} of {all:?}");
+            prop_assert!((wide(ensemble) - wide(*highest)).max(wide(*lowest) - wide(ensemble)) <= 20, "{ensemble} of {all:?}");
         }
     }
 }

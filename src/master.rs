@@ -31,6 +31,7 @@
 mod averaging;
 mod delivery;
 mod joining;
+pub(crate) mod pacing;
 mod round;
 
 use std::collections::{BTreeMap, BTreeSet};

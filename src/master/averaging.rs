@@ -11,10 +11,8 @@ use crate::member::{Asking, Measured};
 use crate::protocol::Entry;
 use crate::time::{LocalTime, Offset, Skew, Span, Time};
 
-use super::{Master, Stage, Timer};
+use super::{Master, Stage, Timer, pacing};
 
-/// Rounds are not made shorter than this for each member: a thousand are asked once a second, however little is known of them.
-const MEMBER_PAUSE: Span = Span::from_millis(1);
 /// So many members do not jump in one round by chance.
 const FEW: usize = 2;
 /// Once the ensemble is founded, its clocks agree within this many times the median of their error bounds (or γ, if that is
@@ -175,7 +173,7 @@ impl Master {
             Some(Entry { error_bound: entry.error_bound + agreed.held, ..entry })
         });
         let entries: Vec<Entry> = entries.collect();
-        if self.is_large() {
+        if pacing::is_large(self.members.len()) {
             self.deliver_paced(context, &entries, now);
         } else {
             self.deliver(context, &entries, now);
@@ -247,23 +245,11 @@ impl Master {
         self.timers.hasten(Timer::Round, now + self.pause);
     }
 
-    /// Rounds come twice as often when most bounds grow by much from one to the next, half as often when they would not even then. Most:
-    /// one oscillator in a draught shall not have everybody asked all the time.
+    /// Chooses the time to the next round.
     pub(super) fn adapt_pause(&mut self, context: &mut Context, measured: &[(NodeId, Measured)], now: LocalTime) {
-        let most_may_wait = |pause| {
-            let may_wait = measured.iter().filter_map(|(node, _)| self.members.get(node)?.may_wait(now, pause));
-            may_wait.map(|may| if may { 1_i64 } else { -1 }).sum::<i64>() > 0
-        };
-        let (shortest, longest) = (self.shortest_pause(context), context.config.max_interval);
-        let present = self.pause.min(longest);
-        let longer = present.times(2).min(longest);
-        let pause = if most_may_wait(longer) {
-            longer
-        } else if most_may_wait(present) {
-            present
-        } else {
-            present.part(2).max(shortest)
-        };
+        let members = &self.members;
+        let may_wait = |pause| measured.iter().filter_map(move |(node, _)| members.get(node)?.may_wait(now, pause));
+        let pause = pacing::next_pause(members.len(), &context.config, self.pause, may_wait);
         if pause != self.pause {
             self.pause = pause;
             context.tell(Event::Paced { pause });
@@ -271,10 +257,9 @@ impl Master {
         self.timers.hasten(Timer::Round, now + self.pause);
     }
 
-    /// Time to the next round: no more than the shortest that was asked for, unless that would be too much for so many members.
+    /// Time to the next round at least.
     pub(super) fn shortest_pause(&self, context: &Context) -> Span {
-        let count = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
-        context.config.min_interval.max(MEMBER_PAUSE.times(count)).min(context.config.interval)
+        pacing::shortest_pause(self.members.len(), &context.config)
     }
 
     /// Time from one round to the next, as chosen last.

@@ -5,24 +5,14 @@ use crate::counters::DropReason;
 use crate::identity::NodeId;
 use crate::member::Member;
 use crate::protocol::{Acknowledgement, Entry, MAX_ENTRIES, Outcome};
-use crate::time::{LocalTime, Offset, Span};
+use crate::time::{LocalTime, Offset};
 
-use super::round::ATTEMPTS;
+use super::pacing::{self, ATTEMPTS, HAND_OUT_PAUSE};
 use super::{Master, Timer};
 
 /// Corrections go to the group in so many frames at most. Every slave hears each of them, so that a thousand slaves would
 /// hear 42,000 frames a round; sent alone it is one each.
 const GROUP_FRAMES: usize = 4;
-/// So many corrections of a large group are sent at a time. A socket buffer of the default size holds some 277 datagrams: ten thousand at once would be
-/// lost, and so would other frames behind them.
-const HANDED_OUT: usize = 64;
-/// Between these. Shorter is nothing a poll can wait for.
-const HAND_OUT_PAUSE: Span = Span::from_millis(1);
-/// All are sent within this part of the time between two rounds, if need be more at a time: asking takes a quarter and waiting another.
-const HANDING_OUT_PART: i64 = 8;
-/// Where rounds are no further apart than this, corrections of a large group are acknowledged by the next response. Longer: who has missed
-/// its correction goes on without it for that time.
-const LONGEST_UNACKNOWLEDGED: Span = Span::from_secs(2);
 
 impl Master {
     /// Corrects one newcomer between two rounds, to where the ensemble is now. It has no vote yet, so that nothing is
@@ -80,10 +70,8 @@ impl Master {
 
     /// Sends the next few corrections of the round. What a response acknowledges needs no timer.
     pub(super) fn hand_out(&mut self, context: &mut Context, now: LocalTime) {
-        let by_response = self.pause <= LONGEST_UNACKNOWLEDGED;
-        let turns =
-            usize::try_from(self.pause.part(HANDING_OUT_PART).as_nanos() / HAND_OUT_PAUSE.as_nanos()).unwrap_or(1);
-        let most = HANDED_OUT.max(self.members.len() / turns.max(1));
+        let by_response = pacing::is_acknowledged_by_response(self.pause);
+        let most = pacing::handed_out(self.members.len(), self.pause);
         let untold = self.members.range_mut(self.untold..).filter(|(_, member)| member.is_untold());
         for (sent, (node, member)) in untold.enumerate() {
             if sent == most {

@@ -14,14 +14,12 @@ use crate::time::{LocalTime, Span};
 use crate::unanswered::Asked;
 
 use super::averaging::within;
-use super::round::{BURST_PAUSE, FOUNDING_PATIENCE};
+use super::pacing::{BURST_PAUSE, BURSTS};
+use super::round::FOUNDING_PATIENCE;
 use super::{Candidate, FIRST_ROUND, Master, Stage, Timer, YIELD_PATIENCE};
 
 /// Nodes that joined and have not answered yet.
 pub(super) const CANDIDATES: usize = 256;
-/// Members that may be in a burst at a time, before anybody else is asked. Ten thousand at once would be 80,000 requests within a fifth of a
-/// second; so it takes them some eight seconds, and the others join again meanwhile.
-const BURSTS: usize = 256;
 /// A candidate that has not answered for so long makes room for another.
 const CANDIDATE_PATIENCE: Span = Span::from_secs(2);
 /// Requests to a candidate whose answers are waited for: each of its joins brings one, and it joins ten times a second at most. So it can be admitted

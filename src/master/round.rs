@@ -13,29 +13,11 @@ use crate::stamp::Stamp;
 use crate::time::{LocalTime, Span};
 use crate::unanswered::Asked;
 
+use super::pacing::{self, ATTEMPTS, BURST_PAUSE};
 use super::{Ending, Master, Stage, Timer};
 
-/// Between the requests of a newcomer's burst: eight of them take 140 ms, and a queue empties in between.
-pub(super) const BURST_PAUSE: Span = Span::from_millis(20);
 /// Between the requests of an heir's burst.
 const SHORT_BURST_PAUSE: Span = Span::from_millis(10);
-/// Between the requests to one member and the next, so that their answers do not queue behind each other.
-const PACE: Span = Span::from_micros(300);
-/// Up to so many members are asked twice in a round, the second time as soon as the first answer is there. What has slept for a
-/// second wakes slowly, program, caches and processor, and not both ends alike; a second time it does not. More members
-/// are asked one after the other without a pause, which keeps at least the master awake.
-const ASKED_TWICE: usize = 128;
-/// Where all are asked at once their answers have so much time each: 40 in a millisecond, what a processor takes in with ease. A socket buffer of 212,992 bytes, the
-/// default, holds some 277: a master that stands still for 5 ms finds 200. Longer: clocks drift further before the round is over.
-const ANSWER_PAUSE: Span = Span::from_micros(25);
-/// Rounds nearer to each other than this do not ask the group: slaves answer one such request in 50 ms.
-const SHORTEST_CALLED_PAUSE: Span = Span::from_millis(100);
-/// A round asks everybody within this part of its interval, however many there are.
-const ASKING_PART: i64 = 4;
-/// A round waits for answers no longer than this part of its interval.
-const COLLECTING_PART: i64 = 2;
-/// How often a member is asked in one round, and how often a correction is sent.
-pub(super) const ATTEMPTS: u32 = 4;
 /// The founders' bursts may take this long, from the first answer of the first of them. Longer would keep those who
 /// are there waiting for those who trickle in.
 pub(super) const FOUNDING_PATIENCE: Span = Span::from_millis(400);
@@ -119,7 +101,7 @@ impl Master {
             self.timers.set(Timer::Window, now + window.span());
         }
         self.ask_paced(&alone, now);
-        self.timers.set(Timer::Average, now + self.pause.part(COLLECTING_PART));
+        self.timers.set(Timer::Average, now + pacing::collecting(self.pause));
         if context.config.role == Role::Auto
             && self.members.len() >= DESERTED_BY
             && self.members().all(Member::is_silent)
@@ -163,20 +145,12 @@ impl Master {
 
     /// The group, and how long its members have to answer, when they are asked all together.
     fn call(&self, context: &Context) -> Option<(SocketAddr, Window)> {
-        let group = context.config.group.filter(|_| self.is_large() && self.pause >= SHORTEST_CALLED_PAUSE)?;
-        let count = i64::try_from(self.members.len()).unwrap_or(i64::MAX);
-        Some((group, Window::new(ANSWER_PAUSE.times(count).min(self.pause.part(ASKING_PART)))))
-    }
-
-    /// True when it has more members than can be looked after one by one.
-    pub(super) fn is_large(&self) -> bool {
-        self.members.len() > ASKED_TWICE
+        context.config.group.zip(pacing::window(self.members.len(), self.pause))
     }
 
     /// Asks some members alone, each after its own wait, one shortly after the other.
     fn ask_paced(&mut self, members: &[(NodeId, Span)], now: LocalTime) {
-        let count = i64::try_from(members.len().max(1)).unwrap_or(i64::MAX);
-        let pace = PACE.min(self.pause.part(ASKING_PART).part(count));
+        let pace = pacing::request_pace(members.len(), self.pause);
         let mut at = now;
         for (node, wait) in members {
             self.timers.set(Timer::Ask(*node), at + *wait);
@@ -267,7 +241,7 @@ impl Master {
             }
             self.admit(context, peer, asked, response, now);
         }
-        let is_asked_twice = self.members.len() <= ASKED_TWICE;
+        let is_asked_twice = !pacing::is_large(self.members.len());
         let Some(member) = self.members.get_mut(&header.sender) else {
             return context.drop_datagram(DropReason::Stranger, from);
         };

@@ -16,7 +16,7 @@ use crate::time::{LocalTime, Offset, Skew, Span, Time, WIRE_LIMIT};
 use crate::unanswered::{Asked, Unanswered};
 
 /// Requests in a newcomer's burst: enough that the quickest of them was hardly held up.
-const BURST: u8 = 8;
+pub(crate) const BURST: u8 = 8;
 /// Requests in the burst of an heir, whose clock is right and whose rate is known: enough to tell that it is so.
 const SHORT_BURST: u8 = 3;
 /// An heir's clock is likely to stand this close to the master's when that takes over: an ensemble that has settled on a LAN.

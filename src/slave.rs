@@ -690,7 +690,7 @@ fn is_before(context: &Context, arrival: &Arrival, join: &Join) -> bool {
 }
 
 /// A node's place in a while, which differs from node to node and, with another `salt`, from one time to the next.
-fn place(node: NodeId, salt: impl Hash, within: Span) -> Span {
+pub(crate) fn place(node: NodeId, salt: impl Hash, within: Span) -> Span {
     let mut hasher = DefaultHasher::new();
     (node.get(), salt).hash(&mut hasher);
     let nanos = u64::try_from(within.as_nanos()).unwrap_or(0).max(1);

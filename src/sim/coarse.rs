@@ -1,44 +1,36 @@
 //! One ensemble below a submaster, coarsely: what its master measures and tells its slaves, without the frames that carry it.
 //!
 //! **What is the daemon's own.** The master knows each slave by a [`Member`], which estimates, bounds and corrects as in the daemon, and each
-//! slave has a [`DisciplinedClock`]. Oscillators and links are those of the world: every request, response and correction is drawn from a
-//! [`Link`] that may lose it.
+//! slave has a [`DisciplinedClock`]. Who is asked when, alone or with the whole group, how long answers wait, how corrections are paced and what is sent
+//! again are the master's own rules (`master/pacing.rs`). Oscillators and links are those of the world: every request, response and correction is
+//! drawn from a [`Link`] that may lose it.
 //!
-//! **What is left out.** Frames, their bytes and their queues; joins, elections and announces; a second attempt for what was lost, so that a slave
-//! waits for the next round where a real one is asked again within milliseconds. Whether rounds may come less often is asked of some slaves, not of
-//! all. A submaster's clock is that of its node above.
+//! **What is left out.** Frames, their bytes and their queues; joins, elections and announces; acknowledgements, whose loss makes a correction arrive
+//! twice. Whether rounds may come less often is asked of some slaves, not of all. A submaster's clock is that of its node above.
 //!
 //! Below a submaster nobody has a vote, and no two domains share a network. So all that an ensemble knows of the others is its master's clock: where that stood at
 //! any time is all that is needed, and of a million nodes those of one ensemble are in memory at a time. `tests/tree.rs` holds this
 //! model against the world on a thousand nodes.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 
 use crate::clock::{Correction, DisciplinedClock};
-use crate::config::CorrectionPolicy;
-use crate::identity::{Incarnation, NodeId, Round};
-use crate::member::{Measured, Member, Peer};
+use crate::config::{CorrectionPolicy, NodeConfig, Role};
+use crate::identity::{Incarnation, NodeId, Round, Term};
+use crate::master::pacing::{self, ATTEMPTS, BURST_PAUSE, BURSTS, HAND_OUT_PAUSE};
+use crate::member::{BURST, Measured, Member, Peer};
 use crate::protocol::{Acknowledgement, Entry, Outcome, Response};
 use crate::sim::link::{Content, Heading, Link};
 use crate::sim::oscillator::{Oscillator, offset_at_start};
 use crate::sim::random::{Purpose, Random};
 use crate::sim::scenario::Scenario;
 use crate::sim::world::BEGINNING;
+use crate::slave::place;
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Offset, Skew, Span};
 use crate::unanswered::Asked;
 
-/// Requests in a newcomer's burst, ...
-const BURST: i64 = 8;
-/// ... and the pause between them: as `member.rs` and `master.rs` have it.
-const BURST_PAUSE: Span = Span::from_millis(20);
-/// Rounds are not made shorter than this for each slave, as in `master.rs`.
-const MEMBER_PAUSE: Span = Span::from_millis(1);
-/// Between the requests to one slave and the next, unless they would take more than this part of a round.
-const PACE: Span = Span::from_micros(300);
-const ASKING_PART: i64 = 4;
-/// So many are asked a second time as soon as they have answered, as in `master.rs`.
-const ASKED_TWICE: usize = 128;
 /// So many slaves are asked whether rounds may come less often: of so many alike most are of the opinion of most.
 const ASKED: usize = 16;
 /// About the size of the frames, for links that lose the longer ones.
@@ -54,6 +46,11 @@ impl History {
     /// This is the clock from `at` on, in true time.
     pub(crate) fn push(&mut self, at: Span, clock: &DisciplinedClock) {
         self.changes.push((at, clock.clone()));
+    }
+
+    /// The clock at this instant, which is not long ago; `None` before the first correction.
+    fn clock(&self, at: Span) -> Option<&DisciplinedClock> {
+        self.changes.iter().rev().find(|(from, _)| *from <= at).map(|(_, clock)| clock)
     }
 }
 
@@ -151,12 +148,12 @@ impl Slave {
         }
     }
 
-    /// What it answers to a request that arrives now.
-    fn response(&mut self, t1: LocalTime, at: Span) -> Response {
-        let local = self.oscillator.local(at);
+    /// What it answers to a request that `arrived`, when it is its turn.
+    fn response(&mut self, t1: LocalTime, arrived: Span, turn: Span) -> Response {
+        let (t2, local) = (self.oscillator.local(arrived), self.oscillator.local(turn));
         Response {
             t1,
-            t2: local,
+            t2,
             t3: local,
             ahead: self.clock.read(local).ahead_of(local),
             slew: self.clock.slew(local),
@@ -168,6 +165,17 @@ impl Slave {
             is_reference: false,
             is_synchronised: self.clock.is_corrected(),
             is_stamped_near_the_wire: false,
+        }
+    }
+
+    /// Is sent a correction, so many times at most, until it arrives.
+    fn told(&mut self, scenario: &Scenario, round: Round, entry: &Entry, mut at: Span, attempts: u32) {
+        self.member.ordered(round, *entry);
+        for attempt in 0..attempts {
+            if let Some(arrival) = arrival_of(&mut self.from_master, at, scenario, Heading::FromMaster) {
+                return self.correct(round, entry, arrival);
+            }
+            at += self.member.round_trip.timeout(attempt);
         }
     }
 
@@ -203,7 +211,7 @@ pub(crate) fn follow(
     scenario: &Scenario,
     seed: u64,
     (master, history): (u32, History),
-    numbers: std::ops::Range<u32>,
+    numbers: Range<u32>,
     looks: &[Span],
     mut told: impl FnMut(usize, Look),
 ) -> Vec<History> {
@@ -220,81 +228,142 @@ pub(crate) fn follow(
 
 impl Ensemble<'_> {
     fn run(&mut self, begin: Span, told: &mut impl FnMut(usize, Look)) {
-        let count = i64::try_from(self.slaves.len()).unwrap_or(i64::MAX).max(1);
-        let end = self.scenario.duration;
-        let mut at = begin;
-        for _ in 1..BURST {
-            self.ask(at, BURST_PAUSE.part(count), 1);
-            at += BURST_PAUSE;
-        }
+        let (count, end) = (self.slaves.len(), self.scenario.duration);
         let node = &self.scenario.node;
-        let shortest = node.shortest_interval().max(MEMBER_PAUSE.times(count)).min(node.interval);
-        let mut pause = shortest;
-        let times = if self.slaves.len() <= ASKED_TWICE { 2 } else { 1 };
+        let config = NodeConfig {
+            interval: node.interval,
+            min_interval: node.shortest_interval(),
+            max_interval: node.interval,
+            ..NodeConfig::new(NodeId::new(1), Role::Master)
+        };
+        let mut at = begin;
+        for first in (0..count).step_by(BURSTS) {
+            at = self.admit(first..count.min(first + BURSTS), at);
+        }
+        let mut pause = pacing::shortest_pause(count, &config);
         while at <= end {
+            self.look_until(at, told);
             self.round = self.round.next();
-            let answered = self.ask(at, PACE.min(pause.part(ASKING_PART).part(count)), times);
-            self.correct(answered, told);
-            let longer = pause.times(2).min(node.interval);
-            let next = [longer, pause].into_iter().find(|pause| self.may_wait(answered, *pause));
-            pause = next.unwrap_or(pause.half().max(shortest));
+            let answered = self.ask(at, pause);
+            self.correct(0..count, answered, pause);
+            let now = self.master.local(answered);
+            pause = pacing::next_pause(count, &config, pause, |pause| self.may_wait(now, pause));
             at += pause;
         }
         self.look_until(end + Span::from_nanos(1), told);
     }
 
-    /// True when most slaves' bounds do not grow by much if they are not asked for so long.
-    fn may_wait(&mut self, at: Span, pause: Span) -> bool {
-        let now = self.master.local(at);
-        let every = self.slaves.len().div_ceil(ASKED).max(1);
-        let asked = self.slaves.iter().step_by(every).filter_map(|slave| slave.member.may_wait(now, pause));
-        asked.map(|may_wait| if may_wait { 1_i64 } else { -1 }).sum::<i64>() > 0
-    }
-
-    /// Measures every slave so many times, one `pace` after the other. When the last answer has come.
-    fn ask(&mut self, begin: Span, pace: Span, times: usize) -> Span {
-        let (mut at, mut last) = (begin, begin);
-        for place in 0..self.slaves.len() {
-            if let Some(slave) = self.slaves.get_mut(place) {
-                slave.member.begin_round();
+    /// The burst of some newcomers, and their first correction. When it is over.
+    fn admit(&mut self, newcomers: Range<usize>, begin: Span) -> Span {
+        let pace = BURST_PAUSE.part(i64::try_from(newcomers.len()).unwrap_or(i64::MAX));
+        let mut at = begin;
+        for _ in 0..BURST {
+            let mut sent = at;
+            for place in newcomers.clone() {
+                self.exchange(place, sent, Span::ZERO);
+                sent += pace;
             }
-            let mut sent = Some(at);
-            for _ in 0..times {
-                sent = sent.and_then(|sent| self.exchange(place, sent));
-                last = last.max(sent.unwrap_or(last));
-            }
-            at += pace;
+            at += BURST_PAUSE;
         }
-        last
+        self.round = self.round.next();
+        self.correct(newcomers, at, BURST_PAUSE);
+        at
     }
 
-    /// A request and its response; when that arrived, unless one of them was lost.
-    fn exchange(&mut self, place: usize, at: Span) -> Option<Span> {
-        let slave = self.slaves.get_mut(place)?;
+    /// Of some slaves, whether their bounds do not grow by much when they are not asked for so long.
+    fn may_wait(&self, now: LocalTime, pause: Span) -> impl Iterator<Item = bool> {
+        let every = self.slaves.len().div_ceil(ASKED).max(1);
+        self.slaves.iter().step_by(every).filter_map(move |slave| slave.member.may_wait(now, pause))
+    }
+
+    /// Measures every slave. When the last answer has come, or no more are waited for.
+    fn ask(&mut self, begin: Span, pause: Span) -> Span {
+        for slave in &mut self.slaves {
+            slave.member.begin_round();
+        }
+        let answered = match pacing::window(self.slaves.len(), pause) {
+            Some(window) => self.ask_all(begin, pause, window.span()),
+            None => self.ask_each(begin, pause),
+        };
+        let waited = begin + pacing::collecting(pause);
+        answered.into_iter().map(|answered| answered.unwrap_or(waited)).max().unwrap_or(begin).min(waited)
+    }
+
+    /// One request to all, and another to each that has not answered in time.
+    fn ask_all(&mut self, begin: Span, pause: Span, window: Span) -> Vec<Option<Span>> {
+        let salt = (Term::new(1).get(), self.round.get());
+        let mut answered: Vec<Option<Span>> = Vec::with_capacity(self.slaves.len());
+        for index in 0..self.slaves.len() {
+            let wait = self.slaves.get(index).map(|slave| place(slave.member.peer.node, salt, window));
+            answered.push(self.exchange(index, begin, wait.unwrap_or(Span::ZERO)));
+        }
+        let missing = answered.iter().filter(|answered| answered.is_none()).count();
+        let mut at = begin + window;
+        for (index, answered) in answered.iter_mut().enumerate().filter(|(_, answered)| answered.is_none()) {
+            let timeout = self.slaves.get(index).map_or(Span::ZERO, |slave| slave.member.round_trip.timeout(0));
+            *answered = self.ask_alone(index, at + timeout, 1);
+            at += pacing::request_pace(missing, pause);
+        }
+        answered
+    }
+
+    /// One request to each after the other; when there are few, another as soon as it has answered.
+    fn ask_each(&mut self, begin: Span, pause: Span) -> Vec<Option<Span>> {
+        let count = self.slaves.len();
+        let mut at = begin;
+        let each = (0..count).map(|index| {
+            let first = self.ask_alone(index, at, 0);
+            at += pacing::request_pace(count, pause);
+            let again = first.filter(|_| !pacing::is_large(count));
+            again.and_then(|sent| self.exchange(index, sent, Span::ZERO)).or(first)
+        });
+        each.collect()
+    }
+
+    /// Asks a slave from `at` on until it answers, or is given up; so many attempts were for nothing before.
+    fn ask_alone(&mut self, index: usize, mut at: Span, attempts: u32) -> Option<Span> {
+        for attempt in attempts..ATTEMPTS {
+            if let Some(answered) = self.exchange(index, at, Span::ZERO) {
+                return Some(answered);
+            }
+            at += self.slaves.get(index)?.member.round_trip.timeout(attempt);
+        }
+        None
+    }
+
+    /// A request and its response, which waits for its turn; when that arrived, unless one of them was lost.
+    fn exchange(&mut self, index: usize, at: Span, turn: Span) -> Option<Span> {
+        let slave = self.slaves.get_mut(index)?;
         let t1 = self.master.local(at);
-        let arrival = arrival_of(&mut slave.from_master, at, self.scenario, Heading::FromMaster)?;
-        slave.member.request_sent(Asked { t1, left: stamp(t1), window: Span::ZERO });
-        let response = slave.response(t1, arrival);
-        let back = arrival_of(&mut slave.to_master, arrival, self.scenario, Heading::ToMaster)?;
+        slave.member.request_sent(Asked { t1, left: stamp(t1), window: turn });
+        let arrived = arrival_of(&mut slave.from_master, at, self.scenario, Heading::FromMaster)?;
+        let response = slave.response(t1, arrived, arrived + turn);
+        let back = arrival_of(&mut slave.to_master, arrived + turn, self.scenario, Heading::ToMaster)?;
         let (t4, clock) = self.master.clock(back);
         // A sample that contradicts the others is put aside, and an answer that makes no sense is none.
         let _ = slave.member.answered(&response, stamp(t4), clock.map(DisciplinedClock::rate));
         Some(back)
     }
 
-    /// Sends every slave that has answered to where the master's clock stands.
-    fn correct(&mut self, at: Span, told: &mut impl FnMut(usize, Look)) {
+    /// Sends all of these that have answered to where the master's clock stands, those of a large group some at a time.
+    fn correct(&mut self, slaves: Range<usize>, at: Span, pause: Span) {
         let (now, Some(clock)) = self.master.clock(at) else { return };
         let own = clock.target(now);
         let kept = Kept { rate: clock.rate(), error: (clock.target_error_bound(now), clock.rate_error(now)) };
-        self.look_until(at, told);
-        for slave in &mut self.slaves {
-            let measured = slave.member.measured(now, own);
-            let Some(entry) = measured.and_then(|measured| kept.entry(&slave.member, &measured)) else { continue };
-            slave.member.ordered(self.round, entry);
-            if let Some(arrival) = arrival_of(&mut slave.from_master, at, self.scenario, Heading::FromMaster) {
-                slave.correct(self.round, &entry, arrival);
+        let count = self.slaves.len();
+        let (most, attempts) = match pacing::is_large(count) {
+            true if pacing::is_acknowledged_by_response(pause) => (pacing::handed_out(count, pause), 1),
+            true => (pacing::handed_out(count, pause), ATTEMPTS),
+            false => (count, ATTEMPTS),
+        };
+        let mut at = at;
+        for first in slaves.clone().step_by(most) {
+            for slave in self.slaves.get_mut(first..slaves.end.min(first + most)).into_iter().flatten() {
+                let measured = slave.member.measured(now, own);
+                let entry = measured.and_then(|measured| kept.entry(&slave.member, &measured));
+                entry.into_iter().for_each(|entry| slave.told(self.scenario, self.round, &entry, at, attempts));
             }
+            at += HAND_OUT_PAUSE;
         }
     }
 
@@ -302,9 +371,9 @@ impl Ensemble<'_> {
     fn look_until(&mut self, until: Span, told: &mut impl FnMut(usize, Look)) {
         while let Some(at) = self.looks.pop_if(|at| *at < until) {
             let left = self.looks.len() + 1;
-            for slave in self.slaves.iter_mut().filter(|slave| slave.clock.is_corrected()) {
+            for slave in &mut self.slaves {
                 let local = slave.oscillator.local(at);
-                told(left, Look::at(&slave.clock, local, at));
+                slave.history.clock(at).into_iter().for_each(|clock| told(left, Look::at(clock, local, at)));
             }
         }
     }

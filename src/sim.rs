@@ -15,7 +15,10 @@
 //! | `tree.rs` | tiers of ensembles, more than the world has room for |
 //! | `tree_outcome.rs` | what such a run measured, in words and as JSON |
 //! | `invariants.rs` | what must hold after every event |
+//! | `report.rs` | what the world tells while it runs |
+//! | `recorder.rs` | who listens to it |
 //! | `outcome.rs` | what a run measured, in words and as JSON |
+//! | `words.rs` | spans and counts for people |
 //! | `statistics.rs` | the figures in it |
 //! | `trace.rs` | every clock over time, decimated |
 //! | `batch.rs` | many runs at once |
@@ -31,6 +34,8 @@ pub mod oscillator;
 pub mod outcome;
 pub mod plot;
 pub mod random;
+pub mod recorder;
+pub mod report;
 pub mod scenario;
 pub mod scenario_file;
 pub(crate) mod schedule;
@@ -39,4 +44,5 @@ pub(crate) mod topology;
 pub mod trace;
 pub mod tree;
 pub mod tree_outcome;
+pub(crate) mod words;
 pub mod world;

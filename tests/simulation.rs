@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use berkeleyd::sim::batch::{Job, Keep, run_all};
-use berkeleyd::sim::outcome::{Mark, Recorder};
+use berkeleyd::sim::recorder::Recorder;
+use berkeleyd::sim::report::Mark;
 use berkeleyd::sim::scenario::{FaultKind, Lie, Limits, LinkModel, Scenario};
 use berkeleyd::sim::scenario_file::ScenarioFile;
 use berkeleyd::sim::world;

@@ -9,8 +9,9 @@ use super::simulate::{Options, Range, outcomes, print_json};
 use crate::average::Average;
 use crate::failure::Failure;
 use crate::sim::batch::{Job, Keep};
-use crate::sim::outcome::{Outcome, brief, maybe};
+use crate::sim::outcome::Outcome;
 use crate::sim::scenario::{ClockModel, Lie, Limits, Scenario};
+use crate::sim::words::{brief, maybe};
 use crate::time::Span;
 
 /// What the averages are held against.

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use crate::local_clock::LocalClock;
-use crate::sim::outcome::brief;
+use crate::sim::words::brief;
 use crate::time::{LocalTime, Skew, Span};
 
 /// What is done sooner needs no bar.

@@ -16,11 +16,12 @@ use super::{averages, print, tree};
 use crate::average::Average;
 use crate::failure::Failure;
 use crate::sim::batch::{Job, Keep, Panicked, processors, run_all};
-use crate::sim::outcome::{Outcome, maybe};
+use crate::sim::outcome::Outcome;
 use crate::sim::plot::{Format, picture};
 use crate::sim::scenario::{ClockModel, Scenario};
 use crate::sim::scenario_file::{MAX_NODES, Mistake, ScenarioFile, mistake};
 use crate::sim::tree::{Shape, mistake as mistake_in_tree};
+use crate::sim::words::maybe;
 use crate::time::Span;
 
 const ENSEMBLE: &str = "Ensemble";

@@ -8,7 +8,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration as StdDuration;
 
-use super::outcome::{Outcome, Recorder};
+use super::outcome::Outcome;
+use super::recorder::Recorder;
 use super::scenario::Scenario;
 use super::world;
 use crate::time::Span;

@@ -20,7 +20,7 @@ use crate::config::CorrectionPolicy;
 use crate::context::Event;
 use crate::identity::{NodeId, Round, Term};
 use crate::node::Node;
-use crate::sim::outcome::{Invariant, Violation};
+use crate::sim::report::{Invariant, Violation};
 use crate::sim::schedule::Number;
 use crate::sim::topology::{Port, Topology};
 use crate::tiers::Tier;

@@ -22,8 +22,10 @@ use plotters::prelude::{
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontDesc, FontFamily, FontStyle, FontTransform, ShapeStyle, TextStyle, register_font};
 
-use super::outcome::{NodeStanding, Outcome, brief};
+use super::outcome::Outcome;
+use super::report::NodeStanding;
 use super::trace::{Trace, distinct};
+use super::words::brief;
 use crate::time::Span;
 
 /// In points; drawn in dots, see [`DOTS`].
@@ -602,7 +604,8 @@ fn dashes(places: &[Place], length: f64, gap: f64) -> Vec<Vec<Place>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::outcome::{NodeSample, Recorder};
+    use crate::sim::recorder::Recorder;
+    use crate::sim::report::NodeSample;
     use crate::sim::scenario::Scenario;
 
     fn outcome(duration: Span, samples: i64, error: impl Fn(i64) -> Span) -> Outcome {

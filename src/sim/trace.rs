@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::outcome::{Mark, NodeSample, NodeStanding};
+use super::report::{Mark, NodeSample, NodeStanding};
 use super::scenario::Scenario;
 use crate::time::Span;
 

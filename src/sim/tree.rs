@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::batch::{Panicked, in_parallel};
 use super::coarse::{History, Look, Replay, follow};
-use super::outcome::{Outcome, Recorder, SETTLE_BELOW};
+use super::outcome::Outcome;
+use super::recorder::{Recorder, SETTLE_BELOW};
 use super::scenario::{Limits, Scenario};
 use super::scenario_file::{MAX_NODES, Mistake};
 use super::statistics::{Sizes, TierFigures, float};

@@ -4,9 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::outcome::{Outcome, brief, bytes, grouped, maybe};
+use super::outcome::Outcome;
 use super::scenario::Limits;
 use super::statistics::{Figures, TierFigures, float, maybe_millis, millis, nanos};
+use super::words::{brief, bytes, grouped, maybe};
 use crate::time::Span;
 
 /// Frames and bytes of UDP payload that are sent in a second. What goes to a group counts once.

@@ -3,34 +3,37 @@
 //!
 //! True time is a [`Span`] from the beginning of the run.
 
+mod faults;
+mod host;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use crate::config::{CorrectionPolicy, NodeConfig, Role};
+use crate::config::NodeConfig;
 use crate::context::Event as NodeEvent;
-use crate::identity::{Domain, Incarnation, NodeId};
 use crate::node::{Node, TransmitToken};
-use crate::protocol::{Corrections, Frame, MAX_FRAME_LEN, Message, Response};
+use crate::protocol::MAX_FRAME_LEN;
 use crate::sim::coarse::History;
 use crate::sim::invariants::{Claim, Invariants};
 use crate::sim::liars::{Liars, node_id};
-use crate::sim::link::{Content, Heading, Link, Queue};
-use crate::sim::oscillator::{Oscillator, offset_at_start};
-use crate::sim::outcome::{NodeSample, NodeStanding, Recorder};
+use crate::sim::link::{Content, Heading, Link};
 use crate::sim::random::{Purpose, Random};
-use crate::sim::scenario::{Fault, FaultKind, Scenario};
+use crate::sim::recorder::Recorder;
+use crate::sim::report::{NodeSample, NodeStanding};
+use crate::sim::scenario::{FaultKind, Scenario};
 use crate::sim::schedule::{Flight, Number, Planned, Reading, Schedule};
 use crate::sim::topology::{Network, Topology};
 use crate::stamp::{Stamp, StampSource};
 use crate::tiers::{Tier, Tiers};
 use crate::time::{LocalTime, Skew, Span, Time};
 
+use faults::Cut;
+use host::{Host, Wake};
+
 /// True time at the beginning of a run, as a clock without error shows it: a moment of 2026.
 pub const BEGINNING: Time = Time::from_nanos(1_790_000_000_000_000_000);
-/// Between two frames of an attacker.
-const ATTACK_PAUSE: Span = Span::from_millis(100);
 /// Frames that a replaying attacker keeps.
 const RECORDED: usize = 256;
 /// Datagrams that wait for a paused node; its socket's buffer has no room for more.
@@ -40,61 +43,6 @@ const WAITING: usize = 256;
 const WATCHED: usize = 32;
 /// What Ethernet, IPv4 and UDP put around a datagram, the pause between two frames included, in bytes.
 const WRAPPING: usize = 66;
-
-/// One machine of the simulated group.
-#[derive(Debug)]
-struct Host {
-    config: NodeConfig,
-    /// On a submaster: that of its node in the domain above.
-    upper: Option<NodeConfig>,
-    oscillator: Oscillator,
-    /// `None` while it is not started or crashed.
-    nodes: Option<Tiers>,
-    /// How many lives it has had.
-    lives: u64,
-    /// What its clock shows at a start less true time.
-    offset: Span,
-    /// What its clock showed at its last start less its oscillator.
-    ahead: Span,
-    /// How many of its nodes were masters when they were looked at last.
-    mastered: usize,
-    /// The wake-up that is planned.
-    wake: Option<Wake>,
-    /// Inputs wait while it is paused.
-    is_paused: bool,
-    /// Sender, receiver and bytes.
-    waiting: Vec<(Number, Number, Rc<[u8]>)>,
-    is_liar: bool,
-    /// What all its networks have in common.
-    queue: Queue,
-    stamps: Random,
-    /// Mean of it, in seconds.
-    stamp_noise: f64,
-    /// Until its process reads what has arrived: the mean, in seconds, ...
-    scheduling: f64,
-    /// ... and when it has read all that arrived so far.
-    has_read: Span,
-    source: StampSource,
-    /// Added to every datagram from and to it.
-    slowness: Span,
-}
-
-/// When a node is woken, and what its oscillator shows then: a later deadline needs no other.
-#[derive(Clone, Copy, Debug)]
-struct Wake {
-    at: Span,
-    shows: LocalTime,
-}
-
-/// A fault that keeps datagrams from some of the nodes, or theirs from the others.
-#[derive(Debug)]
-struct Cut<'a> {
-    fault: &'a Fault,
-    /// Its place among the faults.
-    index: usize,
-    /// For each node, whether the fault names it.
-    is_named: Vec<bool>,
-}
 
 /// A group of simulated nodes.
 #[derive(Debug)]
@@ -552,245 +500,13 @@ impl<'a> World<'a> {
         }
     }
 
-    // ---- faults ---------------------------------------------------------------------------------------------------
-
-    /// The nodes of a fault that begins: those that it names, the master, or all.
-    fn concerned(&self, fault: &Fault) -> Vec<usize> {
-        if fault.master {
-            // Of several the one of the newest term; none: it comes to nothing.
-            let newest = self
-                .running()
-                .filter(|(_, node)| node.as_master().is_some() && is_in(fault, node.config().domain))
-                .map(|(host, node)| (node.term(), host))
-                .max();
-            newest.map(|(_, host)| host).into_iter().collect()
-        } else if fault.nodes.is_empty() {
-            (0..self.hosts.len()).collect()
-        } else {
-            fault.nodes.clone()
-        }
-    }
+    // ---- observation ----------------------------------------------------------------------------------------------
 
     /// Every node that runs, and its host.
     fn running(&self) -> impl Iterator<Item = (usize, &Node)> {
         let hosts = self.hosts.iter().enumerate().filter(|(_, host)| !host.is_paused);
         hosts.flat_map(|(index, host)| host.nodes.iter().flat_map(Tiers::iter).map(move |(_, node)| (index, node)))
     }
-
-    /// The nodes of a fault that has begun.
-    fn victims(&self, index: usize) -> Vec<usize> {
-        self.victims.get(index).cloned().unwrap_or_default()
-    }
-
-    fn begin_fault(&mut self, index: usize, recorder: &mut Recorder) {
-        let scenario = self.scenario;
-        let Some(fault) = scenario.faults.get(index) else {
-            return;
-        };
-        recorder.mark(self.now, describe(fault));
-        recorder.disturbed();
-        let concerned = self.concerned(fault);
-        for cut in self.cuts.iter_mut().filter(|cut| cut.index == index) {
-            cut.is_named.iter_mut().enumerate().for_each(|(node, is_named)| *is_named = concerned.contains(&node));
-        }
-        if let Some(victims) = self.victims.get_mut(index) {
-            victims.clone_from(&concerned);
-        }
-        if fault.lasting > Span::ZERO {
-            self.plan(self.now + fault.lasting, Planned::FaultEnds(index));
-        }
-        if matches!(fault.what, FaultKind::Forge | FaultKind::Replay) {
-            self.plan(self.now, Planned::Attack(index));
-        }
-        for node in concerned {
-            match fault.what {
-                FaultKind::Leave => {
-                    let now = self.now;
-                    let Some(host) = self.hosts.get_mut(node) else {
-                        continue;
-                    };
-                    let local = host.oscillator.local(now);
-                    if let Some(nodes) = &mut host.nodes {
-                        nodes.handle_shutdown();
-                    }
-                    self.transmit(node, local);
-                    self.stop(node);
-                }
-                FaultKind::Crash => self.stop(node),
-                FaultKind::Pause | FaultKind::Suspend => {
-                    let now = self.now;
-                    if let Some(host) = self.hosts.get_mut(node) {
-                        host.is_paused = true;
-                        if fault.what == FaultKind::Suspend {
-                            host.oscillator.stop(now, now + fault.lasting);
-                        }
-                    }
-                }
-                FaultKind::Jump => {
-                    let now = self.now;
-                    let Some(host) = self.hosts.get_mut(node) else {
-                        continue;
-                    };
-                    host.oscillator.jump(now, fault.by);
-                    let local = host.oscillator.local(now);
-                    // It will show more when it is woken: its deadline may come before that.
-                    host.wake = host.wake.map(|wake| Wake { shows: wake.shows + fault.by.max(Span::ZERO), ..wake });
-                    self.ports_of(node).for_each(|(_, port)| self.invariants.jumped(port));
-                    self.settle(node, local, recorder);
-                }
-                FaultKind::Slow => {
-                    if let Some(host) = self.hosts.get_mut(node) {
-                        host.slowness = fault.by;
-                    }
-                }
-                FaultKind::Partition | FaultKind::Mute | FaultKind::Deaf | FaultKind::Forge | FaultKind::Replay => {}
-            }
-        }
-    }
-
-    fn stop(&mut self, index: usize) {
-        if let Some(host) = self.hosts.get_mut(index) {
-            host.nodes = None;
-            host.wake = None;
-            host.waiting.clear();
-        }
-    }
-
-    fn end_fault(&mut self, index: usize, recorder: &mut Recorder) {
-        let scenario = self.scenario;
-        let Some(fault) = scenario.faults.get(index) else {
-            return;
-        };
-        recorder.mark(self.now, format!("{} ends", describe(fault)));
-        recorder.disturbed();
-        for node in self.victims(index) {
-            match fault.what {
-                FaultKind::Crash | FaultKind::Leave => self.start(node, recorder),
-                FaultKind::Pause | FaultKind::Suspend => {
-                    let Some(host) = self.hosts.get_mut(node) else {
-                        continue;
-                    };
-                    host.is_paused = false;
-                    if fault.what == FaultKind::Suspend {
-                        self.awake(node, fault.lasting);
-                    }
-                    let Some(host) = self.hosts.get_mut(node) else {
-                        continue;
-                    };
-                    let wake = Wake { at: self.now, shows: host.oscillator.local(self.now) };
-                    host.wake = Some(wake);
-                    for (from, to, bytes) in std::mem::take(&mut host.waiting) {
-                        self.deliver(from, to, bytes, recorder);
-                    }
-                    if let Some(host) = self.hosts.get_mut(node) {
-                        host.wake = Some(wake);
-                    }
-                    self.wake(node, recorder);
-                }
-                FaultKind::Slow => {
-                    if let Some(host) = self.hosts.get_mut(node) {
-                        host.slowness = Span::ZERO;
-                    }
-                }
-                FaultKind::Jump
-                | FaultKind::Partition
-                | FaultKind::Mute
-                | FaultKind::Deaf
-                | FaultKind::Forge
-                | FaultKind::Replay => {}
-            }
-        }
-    }
-
-    /// True while a fault is in force.
-    fn is_active(&self, fault: &Fault) -> bool {
-        self.now >= fault.at && (fault.lasting == Span::ZERO || self.now < fault.at + fault.lasting)
-    }
-
-    /// Whether partitions let a datagram through from one host to another on this network.
-    fn is_connected(&self, from: usize, to: usize, network: &Network) -> bool {
-        let cuts = self.cuts.iter().filter(|cut| self.is_active(cut.fault) && is_in(cut.fault, network.domain));
-        cuts.into_iter().all(|cut| cut.lets_through(from, to))
-    }
-
-    /// One frame of an attacker, to each node that the fault names.
-    fn attack(&mut self, index: usize) {
-        let scenario = self.scenario;
-        let Some(fault) = scenario.faults.get(index).filter(|fault| self.is_active(fault)) else {
-            return;
-        };
-        self.plan(self.now + ATTACK_PAUSE, Planned::Attack(index));
-        let count = u64::try_from(self.recorded.len()).unwrap_or(0);
-        for to in self.victims(index) {
-            let attack = if fault.what == FaultKind::Forge {
-                Some((number(self.topology.ports().len()), self.forged(to)))
-            } else if count > 0 {
-                let chosen = usize::try_from(self.attacks.below(count)).unwrap_or(0);
-                self.recorded.get(chosen).cloned()
-            } else {
-                None
-            };
-            if let Some((from, bytes)) = attack {
-                self.plan(self.now + self.scenario.link.delay, Planned::Arrival { from, to: number(to), bytes });
-            }
-        }
-    }
-
-    /// A legal frame that a stranger without knowledge of the group makes up. It does not claim a mastership: without keys
-    /// nothing stops one that does.
-    fn forged(&mut self, to: usize) -> Rc<[u8]> {
-        use crate::identity::{Round, Term};
-        use crate::protocol::{Acknowledgement, Entry, Header, Outcome};
-        let mut draw = |below: i64| {
-            let below = u64::try_from(below).unwrap_or(1);
-            i64::try_from(self.attacks.below(below)).unwrap_or(0)
-        };
-        let number = |drawn: i64| u64::try_from(drawn).unwrap_or(0);
-        let kind = draw(3);
-        let header = Header {
-            domain: self.topology.network_of(self::number(to)).map_or(Domain::default(), |network| network.domain),
-            round: Round::new(u32::try_from(draw(1_000)).unwrap_or(0)),
-            term: Term::new(number(draw(3))),
-            sender: NodeId::new(number(draw(20)) + 1),
-            incarnation: Incarnation::new(number(draw(1 << 48)) + 1),
-        };
-        let local = LocalTime::from_nanos(draw(1 << 60));
-        let message_span = Span::from_nanos(draw(1 << 40));
-        let entries = [Entry {
-            node: node_id(to),
-            node_incarnation: Incarnation::new(number(draw(1 << 48)) + 1),
-            reference: local,
-            correction: message_span,
-            rate: Skew::from_ppm(draw(1_000)),
-            error_bound: Span::ZERO,
-            rate_error: Skew::ZERO,
-            adjustment: u32::try_from(draw(10)).unwrap_or(0),
-        }];
-        let message = match kind {
-            0 => Message::Correction(Corrections::of(&entries)),
-            1 => Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Slewed }),
-            _ => Message::Response(Response {
-                t1: local,
-                t2: local,
-                t3: local,
-                ahead: message_span,
-                slew: Span::ZERO,
-                rate: Skew::ZERO,
-                error_bound: Span::ZERO,
-                adjustment: 0,
-                applied_round: Round::default(),
-                previous: None,
-                is_reference: true,
-                is_synchronised: true,
-                is_stamped_near_the_wire: false,
-            }),
-        };
-        let mut buffer = BytesMut::new();
-        Frame { header, message }.encode(&mut buffer);
-        Rc::from(&*buffer)
-    }
-
-    // ---- observation ----------------------------------------------------------------------------------------------
 
     /// How many nodes of each network run and take themselves for master.
     fn masters(&self) -> Vec<usize> {
@@ -862,155 +578,7 @@ impl<'a> World<'a> {
     }
 }
 
-impl<'a> Cut<'a> {
-    /// `None` for a fault that lets all datagrams through.
-    fn new(index: usize, fault: &'a Fault, count: usize) -> Option<Self> {
-        matches!(fault.what, FaultKind::Partition | FaultKind::Mute | FaultKind::Deaf).then(|| Self {
-            fault,
-            index,
-            is_named: vec![false; count],
-        })
-    }
-
-    fn lets_through(&self, from: usize, to: usize) -> bool {
-        let is_named = |index: usize| self.is_named.get(index).copied().unwrap_or(false);
-        let (sends, hears) = (is_named(from), is_named(to));
-        match self.fault.what {
-            FaultKind::Partition => sends == hears,
-            FaultKind::Mute => !sends || hears,
-            FaultKind::Deaf => sends || !hears,
-            FaultKind::Crash
-            | FaultKind::Leave
-            | FaultKind::Pause
-            | FaultKind::Suspend
-            | FaultKind::Jump
-            | FaultKind::Slow
-            | FaultKind::Forge
-            | FaultKind::Replay => true,
-        }
-    }
-}
-
-impl Host {
-    /// Begins a life: each draws the next number of the node's own stream.
-    fn next_incarnation(&mut self, seed: u64, index: usize) -> Incarnation {
-        self.lives += 1;
-        let mut identity = Random::stream(seed, Purpose::Node, index_number(index));
-        Incarnation::drawn((0..self.lives).fold(0, |_, _| identity.number()))
-    }
-
-    /// How late a stamp is taken.
-    fn stamp_error(&mut self) -> Span {
-        Span::from_secs_f64(self.stamps.exponential(self.stamp_noise))
-    }
-
-    /// When its process reads what arrives now, after all that arrived before; `None`: at once.
-    fn scheduled(&mut self, now: Span) -> Option<Span> {
-        if self.scheduling > 0.0 {
-            let at = now + Span::from_secs_f64(self.stamps.exponential(self.scheduling));
-            self.has_read = at.max(self.has_read);
-            Some(self.has_read)
-        } else {
-            None
-        }
-    }
-
-    fn new(scenario: &Scenario, topology: &Topology, seed: u64, index: usize, is_liar: bool) -> Self {
-        let model = scenario.clocks.get(index).unwrap_or(&scenario.clock);
-        let number = index_number(index);
-        let node = &scenario.node;
-        let policy = CorrectionPolicy {
-            allow_step: node.allow_step,
-            max_correction: (is_liar && !scenario.lie.obeys).then_some(Span::from_nanos(1)),
-            ..CorrectionPolicy::default()
-        };
-        let base = NodeConfig {
-            interval: node.interval,
-            min_interval: node.shortest_interval(),
-            max_interval: node.max_interval.unwrap_or(node.interval),
-            average: node.average,
-            gamma: node.gamma,
-            priority: node.priorities.get(index).copied().unwrap_or(0),
-            preempt: node.preempt,
-            quorum: node.quorum.get(),
-            policy,
-            ..NodeConfig::new(node_id(index), Role::Auto)
-        };
-        let above = topology.upper(index).and_then(|upper| Some((upper, topology.network_of(upper)?)));
-        let upper = above.map(|(upper, network)| on_network(&base, scenario, network, upper));
-        let own = self::number(index);
-        let config = topology.network_of(own).map_or(base.clone(), |network| on_network(&base, scenario, network, own));
-        let config = match above {
-            Some((_, network)) => NodeConfig { role: Role::Master, upper: Some(network.domain), ..config },
-            None => config,
-        };
-        Self {
-            config,
-            upper,
-            oscillator: Oscillator::of_node(model, seed, number),
-            nodes: None,
-            lives: 0,
-            offset: offset_at_start(model, seed, number),
-            ahead: Span::ZERO,
-            mastered: 0,
-            wake: None,
-            is_paused: false,
-            waiting: Vec::new(),
-            is_liar,
-            queue: Queue::default(),
-            stamps: Random::stream(seed, Purpose::Stamp, number),
-            stamp_noise: model.stamp_noise.as_secs_f64(),
-            scheduling: model.scheduling.as_secs_f64(),
-            has_read: Span::ZERO,
-            source: model.stamps,
-            slowness: Span::ZERO,
-        }
-    }
-}
-
-/// The settings of a node at a port.
-fn on_network(base: &NodeConfig, scenario: &Scenario, network: &Network, port: Number) -> NodeConfig {
-    let roles = &scenario.node.roles;
-    let index = usize::try_from(port).unwrap_or(usize::MAX);
-    let role = match network.role.or(roles.get(index).or(roles.last()).copied()) {
-        Some(role) => role,
-        None if index == 0 => Role::Master,
-        None => Role::Slave,
-    };
-    // Where anybody may become master, everybody knows everybody.
-    let is_elected = network.role.is_some() || !roles.is_empty();
-    let others = network.ports.iter().filter(|other| **other != port && (is_elected || index == 0 || **other == 0));
-    let (group, peers) = match scenario.node.unicast {
-        false => (Some(group()), Vec::new()),
-        true => (None, others.map(|other| address(*other)).collect()),
-    };
-    NodeConfig { domain: network.domain, role, group, peers, ..base.clone() }
-}
-
-/// A node's index as a number that streams and identities are made of.
-fn index_number(index: usize) -> u64 {
-    u64::try_from(index).unwrap_or(u64::MAX)
-}
-
-/// True when a fault is one of this domain.
-fn is_in(fault: &Fault, domain: Domain) -> bool {
-    fault.domain.is_none_or(|number| number == domain.get())
-}
-
 /// Where there are several domains, which of them a node is in.
 fn in_domain(scenario: &Scenario, node: &Node) -> String {
     if scenario.domains.is_empty() { String::new() } else { format!(" in domain {}", node.config().domain) }
-}
-
-/// A fault in a few words.
-fn describe(fault: &Fault) -> String {
-    let what = format!("{:?}", fault.what).to_lowercase();
-    let domain = fault.domain.map(|number| format!(" in domain {number}")).unwrap_or_default();
-    let whom = match fault.nodes.as_slice() {
-        [] if fault.master => "the master".to_owned(),
-        [] => "all".to_owned(),
-        [node] => format!("node {node}"),
-        nodes => format!("{} nodes", nodes.len()),
-    };
-    format!("{what} of {whom}{domain}")
 }

@@ -21,8 +21,9 @@ use crate::protocol::{Entry, Request};
 use crate::time::{LocalTime, Skew, Span, Time};
 
 /// A correction may disagree with what was measured by so many times the bounds of both clocks: those are kept with a probability
-/// only, and the ensemble moves by some of it in a round. Larger: a lie is larger before it is noticed.
-const TOLERANCE: i64 = 8;
+/// only, and the ensemble moves by some of it in a round. Larger: a lie is larger before it is noticed. Smaller: an honest master is refused, for in
+/// 200 runs of `wifi` there was one correction of almost five times.
+const TOLERANCE: i64 = 5;
 /// And by this much in any case: schedulers, and slaves whose delay is known to be asymmetric.
 const SLACK: Span = Span::from_micros(100);
 
@@ -182,8 +183,8 @@ mod tests {
     fn a_correction_must_close_the_gap_that_was_measured() {
         let ahead = Span::from_millis(3);
         let witness = seen(ahead);
-        // Half of the 100 µs on the way, what clocks gain in half of 150 µs, eight times 15 µs, and the slack.
-        let limit = Span::from_micros(50 + 120 + 100) + LARGEST_RATE.over(Span::from_micros(75));
+        // Half of the 100 µs on the way, what clocks gain in half of 150 µs, five times 15 µs, and the slack.
+        let limit = Span::from_micros(50 + 75 + 100) + LARGEST_RATE.over(Span::from_micros(75));
         let rounding = Span::from_nanos(10);
         for wrong in [Span::ZERO, limit - rounding, rounding - limit] {
             assert_eq!(witness.bears_out(&entry(wrong - ahead), Some(Span::ZERO)), Ok(()), "{wrong}");
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn without_a_measurement_a_clock_that_knows_the_time_is_hardly_moved() {
-        let (bound, small, large) = (Span::from_micros(20), Span::from_micros(340), Span::from_micros(341));
+        let (bound, small, large) = (Span::from_micros(20), Span::from_micros(250), Span::from_micros(251));
         let mut unsure = Witness::default();
         unsure.heard(&request(Span::MAX), arrival(), Some(exchange()), &clock(Span::ZERO));
         let mut unanswered = Witness::default();

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use berkeleyd::config::{NodeConfig, Role};
@@ -10,7 +11,7 @@ use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{
-    Acknowledgement, Corrections, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Request, Response,
+    Acknowledgement, Corrections, Entry, Frame, Header, Join, Leave, Merit, Message, Outcome, Request, Response, Window,
 };
 use berkeleyd::stamp::Stamp;
 use berkeleyd::time::{LocalTime, Skew, Span, Time};
@@ -22,6 +23,12 @@ const SLAVE: u64 = 22;
 const MASTER: u64 = 11;
 const LIFE: u64 = 500;
 const NOW: LocalTime = LocalTime::from_nanos(1_000_000_000_000);
+
+/// The numbers of some kinds of frames.
+const REQUEST: u8 = 1;
+const RESPONSE: u8 = 2;
+const CORRECTION: u8 = 3;
+const JOIN: u8 = 5;
 
 fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
@@ -396,4 +403,82 @@ fn joins_fill_a_bounded_table_and_raise_the_term_at_a_bounded_pace() {
     }
     assert_eq!(dropped, 1_000 - 256);
     assert_eq!(master.node.term(), Term::new(11), "a thousand joins in one instant raise the term once");
+}
+
+/// How many of the frames sent are of this kind, by its number in PROTOCOL.md.
+fn kinds(sent: &[(SocketAddr, Vec<u8>)], kind: u8) -> usize {
+    sent.iter().filter(|(_, datagram)| datagram.get(3) == Some(&kind)).count()
+}
+
+#[test]
+fn a_response_acknowledges_the_correction_of_its_round() {
+    for (applied, repeated) in [(1, false), (0, true)] {
+        let (mut master, mut t1) = master_with_member();
+        let mut now = NOW;
+        while kinds(&master.sent, CORRECTION) == 0 {
+            master.sent.clear();
+            now = master.node.poll_timeout().expect("a burst, and the round that it ends with");
+            master.node.handle_timeout(now);
+            master.drain(now);
+            if kinds(&master.sent, REQUEST) > 0 {
+                t1 = t1_of(&master.sent);
+            }
+        }
+        master.sent.clear();
+        let applied_round = Round::new(applied);
+        let late = bytes(header(MASTER, 1, 0), Message::Response(Response { applied_round, ..response(t1) }));
+        master.receive_at(now + Span::from_millis(5), at(1), &late);
+        let soon = now + Span::from_millis(100);
+        while let Some(due) = master.node.poll_timeout().filter(|due| *due < soon) {
+            master.node.handle_timeout(due);
+            master.drain(due);
+        }
+        assert_eq!(kinds(&master.sent, CORRECTION) > 0, repeated, "round {applied} applied");
+    }
+}
+
+/// A request to the group of the master that [`Subject::following`] follows.
+fn group_request(round: u32, window: Span) -> BytesMut {
+    let request = Request { window: Some(Window::new(window)), ..Request::bare(NOW) };
+    bytes(header(MASTER, 3, round), Message::Request(request))
+}
+
+#[test]
+fn the_group_is_answered_at_another_place_in_each_round_and_once() {
+    let mut slave = Subject::following();
+    let window = Span::from_millis(100);
+    let mut places = BTreeSet::new();
+    for round in 6..12 {
+        let now = NOW + Span::from_millis(200).times(i64::from(round));
+        slave.receive_at(now, at(1), &group_request(round, window));
+        assert_eq!(kinds(&slave.sent, RESPONSE), 0, "it waits");
+        let due = slave.node.poll_timeout().expect("its turn");
+        slave.node.handle_timeout(due);
+        slave.drain(due);
+        assert_eq!(kinds(&slave.sent, RESPONSE), 1);
+        slave.sent.clear();
+        assert!(due - now < window);
+        places.insert(due - now);
+    }
+    assert_eq!(places.len(), 6, "{places:?}");
+
+    // A request to it alone that comes before its turn is answered, and the group's is not any more.
+    let now = NOW + Span::from_secs(3);
+    slave.receive_at(now, at(1), &group_request(12, window));
+    slave.receive_at(now, at(1), &bytes(header(MASTER, 3, 12), Message::Request(Request::bare(NOW))));
+    slave.node.handle_timeout(now + window);
+    slave.drain(now + window);
+    assert_eq!(kinds(&slave.sent, RESPONSE), 1);
+}
+
+#[test]
+fn a_request_to_the_group_is_no_sign_that_the_master_knows_of_a_slave() {
+    let mut slave = Subject::following();
+    for tenth in 1..40 {
+        let now = NOW + Span::from_millis(100).times(tenth);
+        let round = 6 + u32::try_from(tenth).expect("small");
+        slave.receive_at(now, at(1), &group_request(round, Span::from_millis(1)));
+        slave.receive_at(now, at(1), &announce(3));
+    }
+    assert!(kinds(&slave.sent, JOIN) > 0, "forgotten for more than three rounds");
 }

@@ -186,6 +186,27 @@ fn who_does_not_hear_the_group_is_no_straggler() {
     assert!(network.members[index].node.clock().adjustment() - before >= rounds - 1);
 }
 
+#[test]
+fn an_answer_to_the_group_counts_once() {
+    let mut network = settled(&[]);
+    let recorded = Rc::new(RefCell::new(Vec::new()));
+    let tape = Rc::clone(&recorded);
+    network.fate = Box::new(move |_, from, _, bytes| {
+        let is_response = matches!(Frame::decode(bytes), Ok(Frame { message: Message::Response(_), .. }));
+        if from == ONE && is_response {
+            *tape.borrow_mut() = bytes.to_vec();
+        }
+        Some(Span::from_micros(50))
+    });
+    begin_round(&mut network);
+    network.run_for(Span::from_millis(50));
+    let unsolicited = |network: &Network| network.members[MASTER].node.counters().dropped(DropReason::Unsolicited);
+    let before = unsolicited(&network);
+    let again = recorded.borrow().clone();
+    network.inject(MASTER, address(ONE), &again);
+    assert_eq!(unsolicited(&network), before + 1);
+}
+
 /// A window of a quarter of a second is no route of a quarter of a second.
 #[test]
 fn what_the_answer_was_asked_to_wait_is_no_round_trip() {
@@ -277,7 +298,7 @@ fn a_master_that_lies_to_one_of_many_is_noticed() {
         if let (MASTER, Message::Correction(corrections)) = (index, &mut *message)
             && to == address(ONE)
         {
-            let lie = |entry: Entry| Entry { correction: entry.correction + Span::from_millis(20), ..entry };
+            let lie = |entry: Entry| Entry { correction: entry.correction + Span::from_millis(1), ..entry };
             let entries: Vec<Entry> = corrections.entries.iter().map(lie).collect();
             *message = Message::Correction(Corrections { entries: Entries::Typed(entries.leak()), ..*corrections });
         }

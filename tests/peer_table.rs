@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use berkeleyd::auth::Sequence;
 use berkeleyd::config::{NodeConfig, Role};
+use berkeleyd::context::Event;
 use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
@@ -87,6 +88,8 @@ fn nobody_is_pushed_out_of_a_full_table() {
         assert_eq!(full.len(), 3);
         // One more of the ensemble's own.
         let fourth = network.start(slave(9), Fault::default());
+        network.run_for(Span::from_millis(500));
+        assert!(network.members[MASTER].events.iter().any(|event| matches!(event, Event::TableFull { .. })));
         let before: Vec<u32> = (1..=3).map(|index| network.members[index].node.clock().adjustment()).collect();
 
         let recorded = recordings.borrow().clone();

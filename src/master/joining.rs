@@ -73,11 +73,7 @@ impl Master {
         if self.bursts.len() >= BURSTS || !self.has_room_for(arrival) {
             return context.drop_datagram(DropReason::TableFull, from);
         }
-        let former = self
-            .candidates
-            .remove(&from)
-            .filter(|former| former.peer.node == peer.node && former.peer.is(peer.incarnation, from));
-        let unanswered = former.map(|former| former.unanswered).unwrap_or_default();
+        let unanswered = self.candidates.remove(&from).map(|former| former.unanswered).unwrap_or_default();
         self.candidates.insert(from, Candidate { peer, since: now, is_fresh: arrival.is_fresh, unanswered });
         context.send(Outgoing::Request { to: peer.recipient(), node: peer.node });
     }

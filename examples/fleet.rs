@@ -40,6 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration as StdDuration;
 
+use berkeleyd::cli;
 use berkeleyd::commands;
 use berkeleyd::failure::Failure;
 use berkeleyd::identity::{Domain, Round, Term};
@@ -117,7 +118,7 @@ fn main() -> ExitCode {
     let result = if is_master {
         master::be(arguments).map(|()| true)
     } else {
-        run(&Options::parse_from(own_name.into_iter().chain(arguments)))
+        options(own_name.into_iter().chain(arguments)).and_then(|options| run(&options))
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -127,6 +128,12 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// What was asked for. Who asks for help gets it, and that is the end.
+fn options(arguments: impl Iterator<Item = OsString>) -> Result<Options, Failure> {
+    Options::try_parse_from(arguments)
+        .map_err(|error| if error.use_stderr() { cli::mistake(&error) } else { error.exit() })
 }
 
 /// For `map_err`: what was attempted, and what the system said.
@@ -401,6 +408,10 @@ impl<'a> Fleet<'a> {
             beyond_bounds: count(measured.iter().filter(|look| !look.keeps_bounds()).count()),
             master_within_bounds: course.master_clock.and_then(|clocks| self.master_keeps_bounds(clocks, &looks)),
             master_cpu: share(end.master.cpu - begin.master.cpu),
+            master_micros_an_exchange: 1e6
+                * share(end.master.cpu - begin.master.cpu)
+                * self.options.interval.as_secs_f64()
+                / f64::from(self.options.slaves),
             master_waited: share(end.master.waited - begin.master.waited),
             master_resident_kib: end.master.resident,
             master_highest_kib: end.master.highest,

@@ -126,13 +126,12 @@ enum Task {
 /// # Errors
 /// [`Failure::Mistake`]: the first mistake in them, or in the file.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Failure> {
-    let mistake = |error: clap::Error| Failure::Mistake(format!("{} (see --help)", describe(&error)));
     let matches = match command().try_get_matches_from(with_negative_values(arguments)) {
         Ok(matches) => matches,
         Err(error) if !error.use_stderr() => return Ok(Invocation::Show(error.render().to_string())),
-        Err(error) => return Err(mistake(error)),
+        Err(error) => return Err(mistake(&error)),
     };
-    let line = CommandLine::from_arg_matches(&matches).map_err(mistake)?;
+    let line = CommandLine::from_arg_matches(&matches).map_err(|error| mistake(&error))?;
     match line.command {
         Some(Task::Status(options)) => return Ok(Invocation::Status(options)),
         Some(Task::Exporter(options)) => return Ok(Invocation::Exporter(options)),
@@ -191,6 +190,10 @@ fn verbosity(more: u8, less: u8) -> Option<LevelFilter> {
 }
 
 /// What was wrong with the arguments, in one line where clap takes several.
+pub fn mistake(error: &clap::Error) -> Failure {
+    Failure::Mistake(format!("{} (see --help)", describe(error)))
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "clap may add kinds of errors; all have a text of their own")]
 fn describe(error: &clap::Error) -> String {
     let context = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();

@@ -42,10 +42,15 @@ fn a_missed_limit_is_told() {
 }
 
 #[test]
-fn what_the_system_does_not_allow_is_told_in_one_line() {
-    let output = fleet("ulimit -n 100;", "--slaves 300");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && text.contains("as root, ulimit -Hn 3"), "{output:?}");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    assert_eq!(fleet("", "--slaves 0").status.code(), Some(2));
+fn what_is_not_allowed_or_mistyped_is_told_in_one_line() {
+    for (before, options, code, told) in [
+        ("ulimit -n 100;", "--slaves 300", 1, "as root, ulimit -Hn 3"),
+        ("", "--slaves 0", 2, "invalid value '0' for '--slaves <N>'"),
+        ("", "--slave 5", 2, "unexpected argument '--slave'; did you mean '--slaves'? (see --help)"),
+    ] {
+        let output = fleet(before, options);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), text.lines().count()), (Some(code), 1), "{output:?}");
+        assert!(text.contains(told), "{text}");
+    }
 }

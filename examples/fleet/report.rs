@@ -47,6 +47,8 @@ pub(crate) struct Report {
     pub(crate) master_within_bounds: Option<bool>,
     /// Of a core.
     pub(crate) master_cpu: f64,
+    /// What a round took of it for each slave, in µs: to ask, to hear the answer, to correct, and a part of all else that it does.
+    pub(crate) master_micros_an_exchange: f64,
     /// Of the time, how long it waited for a processor that others had.
     pub(crate) master_waited: f64,
     pub(crate) master_resident_kib: u64,
@@ -160,6 +162,7 @@ impl fmt::Display for Report {
             self.master_resident_kib,
             self.master_highest_kib
         )?;
+        writeln!(f, "each slave and round   {:.1} us of it", self.master_micros_an_exchange)?;
         writeln!(
             f,
             "its sockets dropped    {} datagrams, and {} while all joined",
@@ -201,6 +204,7 @@ mod tests {
             beyond_bounds: 0,
             master_within_bounds: Some(true),
             master_cpu: 0.5,
+            master_micros_an_exchange: 50.0,
             master_waited: 0.1,
             master_resident_kib: 16_384,
             master_highest_kib: 16_384,

@@ -8,14 +8,16 @@
 //! and, alone, `code`: the AES-128-CMAC over as many bytes as a sealed request has without it; `admit` with as many members
 //! as a master takes.
 
+#[path = "../tests/support/messages.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is shared, and here a part of it is used")]
+mod messages;
+
 use berkeleyd::auth::{Sequence, Sequencer};
-use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::identity::{Incarnation, NodeId};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
-use berkeleyd::protocol::{
-    Corrections, Entry, Frame, Header, MAC_LEN, MAX_ENTRIES, MAX_FRAME_LEN, Message, Request, TRAILER_LEN,
-};
+use berkeleyd::protocol::{Corrections, Frame, Header, MAC_LEN, MAX_FRAME_LEN, Message, Request, TRAILER_LEN};
 use berkeleyd::replay::ReplayGuard;
-use berkeleyd::time::{LocalTime, Skew, Span};
+use berkeleyd::time::LocalTime;
 use bytes::BytesMut;
 use divan::{Bencher, black_box};
 
@@ -23,31 +25,11 @@ fn main() {
     divan::main();
 }
 
-const ENTRY: Entry = Entry {
-    node: NodeId::new(22),
-    node_incarnation: Incarnation::new(77),
-    reference: LocalTime::from_nanos(9_000_112_789),
-    correction: Span::from_micros(-40),
-    rate: Skew::from_ppb(-31_000),
-    error_bound: Span::from_micros(85),
-    rate_error: Skew::from_ppb(50),
-    adjustment: 41,
-};
-
 /// Whom the frames are for.
 const RECIPIENT: Option<Incarnation> = Some(Incarnation::new(77));
 
-static ENTRIES: [Entry; MAX_ENTRIES] = [ENTRY; MAX_ENTRIES];
-
 fn frame(message: Message<'static>) -> Frame<'static> {
-    let header = Header {
-        domain: Domain::new(7),
-        round: Round::new(42),
-        term: Term::new(3),
-        sender: NodeId::new(11),
-        incarnation: Incarnation::new(0x0000_BEEF_0000_0001),
-    };
-    Frame { header, message }
+    Frame { header: messages::header(), message }
 }
 
 fn request() -> Frame<'static> {
@@ -55,7 +37,7 @@ fn request() -> Frame<'static> {
 }
 
 fn correction() -> Frame<'static> {
-    frame(Message::Correction(Corrections::of(&ENTRIES)))
+    frame(Message::Correction(Corrections::of(&messages::ENTRIES)))
 }
 
 /// Two keys, as while one follows the other.

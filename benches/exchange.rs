@@ -76,7 +76,7 @@ impl End {
             guard.seal(&mut self.buffer, Some(to.header.incarnation), now, None);
         }
         // The end of what was heard before.
-        assert!(matches!(self.sockets.receive(Token(0), clock).unwrap(), Received::Drained));
+        assert!(matches!(self.sockets.receive(Token(0), self.poll.registry(), clock).unwrap(), Received::Drained));
         self.sockets.post(to.sockets.local_addr(), &self.buffer, now, Some(()));
         assert!(matches!(self.sockets.flush(self.poll.registry(), clock), Flushed::All));
         loop {
@@ -90,7 +90,8 @@ impl End {
 
     /// The message that has arrived, and when.
     fn hear(&mut self, clock: &LocalClock) -> (Message<'_>, Stamp) {
-        let Received::Datagram { bytes, at, .. } = self.sockets.receive(Token(0), clock).unwrap() else {
+        let Received::Datagram { bytes, at, .. } = self.sockets.receive(Token(0), self.poll.registry(), clock).unwrap()
+        else {
             unreachable!("loopback hands over at once");
         };
         let frame = match &mut self.guard {

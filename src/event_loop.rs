@@ -476,20 +476,22 @@ impl EventLoop {
     /// Takes datagrams until the socket is empty, or [`AT_ONCE`] of them: a flood must not keep the node from its
     /// deadlines. Those that arrived together are answered together. True when there may be more.
     fn receive(&mut self, tier: Tier, token: Token) -> bool {
+        let mut read_last = None;
         for _ in 0..AT_ONCE {
             let Some(port) = self.ports.get_mut(&tier) else {
                 return false;
             };
-            match port.sockets.receive(token, &self.clock) {
+            match port.sockets.receive(token, self.poll.registry(), &self.clock) {
                 Ok(Received::Drained) => return false,
                 // There is a notice of it, which is counted.
                 Ok(Received::Unreachable(_)) => {}
                 Ok(Received::Datagram { bytes, from, at, is_last }) => {
-                    let now = self.clock.now();
+                    let now = read_last.take().unwrap_or_else(|| self.clock.now());
                     self.tiers.handle_datagram(tier, now, from, at, bytes);
-                    self.drain(now);
+                    read_last = self.drain(now);
                     if is_last {
                         self.send();
+                        read_last = None;
                     }
                     if self.is_blocked() {
                         return true;
@@ -567,7 +569,9 @@ impl EventLoop {
     }
 
     /// Takes what the nodes have to send, in batches, and logs what they have to tell. `now` was read at most a microsecond ago.
-    fn drain(&mut self, mut now: LocalTime) {
+    /// Gives the clock's reading after the last was taken, if any was.
+    fn drain(&mut self, mut now: LocalTime) -> Option<LocalTime> {
+        let mut read_last = None;
         while !self.is_blocked() {
             let Some((tier, Transmit { to, token })) = self.tiers.poll_transmit(now, &mut self.buffer) else {
                 break;
@@ -580,6 +584,7 @@ impl EventLoop {
                 self.send_from(tier);
             }
             now = self.clock.now();
+            read_last = Some(now);
         }
         while let Some((tier, event)) = self.tiers.poll_event() {
             if let (Tier::Lower, Event::Corrected { applied, .. } | Event::Led { applied }, Some(steered)) =
@@ -592,6 +597,7 @@ impl EventLoop {
             }
             self.log(tier, &event);
         }
+        read_last
     }
 
     /// Sends what was taken from the nodes.

@@ -67,6 +67,10 @@ impl LocalClock {
 
     /// What this clock shows when the oscillator (a clock without drift) shows `raw`. Rises with it, because the drift is far below one.
     pub fn at(&self, raw: LocalTime) -> LocalTime {
+        if self.drift == Skew::ZERO {
+            // Nearly always: spares a division for each reading.
+            return raw;
+        }
         raw + self.drift.over(raw - self.started)
     }
 }

@@ -12,36 +12,23 @@ use allocation_counter::measure;
 use berkeleyd::auth::Sequence;
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::event_loop::{EventLoop, signals};
-use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::identity::{Incarnation, NodeId};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
 use berkeleyd::local_clock::LocalClock;
 use berkeleyd::net::{Addresses, Flushed, Notice, Received, Sockets, Timestamping};
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{
-    Acknowledgement, Corrections, Entry, Frame, Header, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome, Request,
+    Acknowledgement, Corrections, Frame, Header, Leave, MAX_ENTRIES, MAX_FRAME_LEN, Message, Outcome, Request,
     peek_domain,
 };
 use berkeleyd::replay::ReplayGuard;
 use berkeleyd::tiers::{Tier, Tiers};
-use berkeleyd::time::{LocalTime, Skew, Span};
+use berkeleyd::time::{LocalTime, Skew};
 use bytes::BytesMut;
 use mio::{Poll, Token};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::getpid;
 use support::messages;
-
-const ENTRY: Entry = Entry {
-    node: NodeId::new(22),
-    node_incarnation: Incarnation::new(77),
-    reference: LocalTime::from_nanos(9_000_112_789),
-    correction: Span::from_micros(-40),
-    rate: Skew::from_ppb(-31_000),
-    error_bound: Span::from_micros(85),
-    rate_error: Skew::from_ppb(50),
-    adjustment: 41,
-};
-
-static ENTRIES: [Entry; MAX_ENTRIES] = [ENTRY; MAX_ENTRIES];
 
 fn messages() -> [Message<'static>; 7] {
     [
@@ -51,7 +38,7 @@ fn messages() -> [Message<'static>; 7] {
             LocalTime::from_nanos(2),
             LocalTime::from_nanos(3),
         )),
-        Message::Correction(Corrections::of(&ENTRIES)),
+        Message::Correction(Corrections::of(&messages::ENTRIES)),
         Message::Acknowledgement(Acknowledgement { adjustment: 1, outcome: Outcome::Stepped }),
         Message::Join(messages::join()),
         Message::Leave(Leave { successor: None }),
@@ -60,14 +47,7 @@ fn messages() -> [Message<'static>; 7] {
 }
 
 fn frames() -> [Frame<'static>; 7] {
-    let header = Header {
-        domain: Domain::new(0),
-        round: Round::new(1),
-        term: Term::new(1),
-        sender: NodeId::new(1),
-        incarnation: Incarnation::new(1),
-    };
-    messages().map(|message| Frame { header, message })
+    messages().map(|message| Frame { header: messages::header(), message })
 }
 
 /// How often the heap was asked for memory meanwhile.
@@ -160,7 +140,7 @@ fn sending_and_receiving_batches_with_stamps_allocates_nothing() {
             }
             // It stops at the end of what was sent before, too.
             for _ in 0..2 {
-                while let Received::Datagram { .. } = sockets.receive(main, &clock).unwrap() {
+                while let Received::Datagram { .. } = sockets.receive(main, poll.registry(), &clock).unwrap() {
                     received += 1;
                 }
             }
@@ -195,8 +175,8 @@ fn allocations_of_a_loop(requests: i64) -> u64 {
         let (mut bytes, mut answer, mut open) = (BytesMut::new(), [0; MAX_FRAME_LEN], 0);
         for t1 in 1..=requests {
             bytes.clear();
-            let [frame, ..] = frames();
-            Frame { message: Message::Request(Request::bare(LocalTime::from_nanos(t1))), ..frame }.encode(&mut bytes);
+            let message = Message::Request(Request::bare(LocalTime::from_nanos(t1)));
+            Frame { header: messages::header(), message }.encode(&mut bytes);
             master.send_to(&bytes, slave).unwrap();
             open += 1;
             // One alone, and more than a batch.

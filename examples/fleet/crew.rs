@@ -293,7 +293,7 @@ impl<'a> Crew<'a> {
             let Some(slave) = self.slaves.get_mut(index) else {
                 break;
             };
-            match slave.sockets.receive(Token(EAR.0 + 1 + index), &slave.clock) {
+            match slave.sockets.receive(Token(EAR.0 + 1 + index), self.poll.registry(), &slave.clock) {
                 Ok(Received::Drained) => break,
                 Ok(Received::Unreachable(_)) => {}
                 Ok(Received::Datagram { bytes, from, at, .. }) => {
@@ -312,7 +312,7 @@ impl<'a> Crew<'a> {
             let Some(first) = self.slaves.first_mut() else {
                 return Ok(false);
             };
-            match first.sockets.receive(EAR, &self.oscillator) {
+            match first.sockets.receive(EAR, self.poll.registry(), &self.oscillator) {
                 Ok(Received::Drained) => return Ok(false),
                 Ok(Received::Unreachable(_)) => {}
                 Ok(Received::Datagram { bytes, from, at, .. }) => {

@@ -93,6 +93,11 @@ impl Arrivals {
         self.drops
     }
 
+    /// A whole batch was taken at once, so that there may be more whether that is reported or not.
+    pub(super) fn are_many(&self) -> bool {
+        self.taken.len() == BATCH
+    }
+
     /// The next datagram, without waiting.
     pub(super) fn next(&mut self, socket: &UdpSocket, clock: &LocalClock) -> io::Result<Received<'_>> {
         while self.next >= self.taken.len() {
@@ -143,7 +148,10 @@ impl Arrivals {
 /// What the kernel says with a datagram: when it arrived, and how many it has dropped so far.
 fn told_with(message: &Message<'_>) -> (Option<Time>, Option<u32>) {
     let (mut stamp, mut drops) = (None, None);
-    for control in message.cmsgs().into_iter().flatten() {
+    let Ok(controls) = message.cmsgs() else {
+        return (stamp, drops);
+    };
+    for control in controls {
         if let ControlMessageOwned::RxqOvfl(count) = control {
             drops = Some(count);
         } else {

@@ -96,12 +96,6 @@ impl<T> Departures<T> {
         self.is_stamped
     }
 
-    /// The kernel numbers from 0 again.
-    pub(super) fn restart(&mut self) {
-        self.first = 0;
-        self.waiting.clear();
-    }
-
     /// A datagram was sent; `sent` is the clock's reading just before. Those that waited in vain are forgotten.
     pub(super) fn sent(&mut self, token: Option<T>, sent: LocalTime) {
         if !self.is_stamped {
@@ -151,8 +145,15 @@ impl<T> Departures<T> {
         Ok(self.notices.pop_front().unwrap_or(Notice::Drained))
     }
 
+    /// Reads all notices that are there, if they can be read, before the kernel numbers from 0 again. Those that are still to come are lost.
+    pub(super) fn restart(&mut self, socket: &UdpSocket, clock: &LocalClock) {
+        while self.read(socket, clock).is_ok() && self.has_more {}
+        self.first = 0;
+        self.waiting.clear();
+    }
+
     /// Reads as many notices as there are and there is room for.
-    pub(super) fn read(&mut self, socket: &UdpSocket, clock: &LocalClock) -> io::Result<()> {
+    fn read(&mut self, socket: &UdpSocket, clock: &LocalClock) -> io::Result<()> {
         let mut told = [const { None }; BATCH];
         let mut rooms = told.iter_mut();
         // What was sent does not come back with a stamp, and what comes back with an error is of no interest.
@@ -208,7 +209,10 @@ impl<T> Departures<T> {
 /// What a message from the error queue says: a stamp on CLOCK_REALTIME, if there is one, and what it is about.
 fn told_by(message: &Message<'_>) -> (Option<Time>, Option<sock_extended_err>) {
     let (mut stamp, mut about) = (None, None);
-    for control in message.cmsgs().into_iter().flatten() {
+    let Ok(controls) = message.cmsgs() else {
+        return (stamp, about);
+    };
+    for control in controls {
         stamp = stamp.or_else(|| software_stamp(&control));
         if let ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) = control {
             about = Some(error);

@@ -112,7 +112,7 @@ impl Node {
         let mut events = Events::with_capacity(4);
         while self.clock.now() < deadline {
             while let Some(token) = self.ready.last() {
-                match self.sockets.receive(*token, &self.clock).unwrap() {
+                match self.sockets.receive(*token, self.poll.registry(), &self.clock).unwrap() {
                     Received::Drained => self.ready.pop(),
                     Received::Unreachable(_) => return None,
                     Received::Datagram { bytes, from, at, .. } => {
@@ -388,6 +388,14 @@ fn a_datagram_that_is_too_long_is_cut() {
 fn many_datagrams_arrive_in_order_each_with_its_own_stamp() {
     let mut peer = Node::open("127.0.0.1:0", None, None).unwrap();
     let mut node = Node::open("127.0.0.1:0", None, None).unwrap();
+    let is_stamped = |node: &mut Node| node.next().is_some_and(|(_, at)| at.source == StampSource::Kernel);
+    // The kernel starts to stamp a little after it was asked to.
+    loop {
+        peer.say(node.addr(), b"warm");
+        if is_stamped(&mut node) {
+            break;
+        }
+    }
     let mut sent = Vec::new();
     // More than a batch, a full one, and one less.
     for count in [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH] {
@@ -400,6 +408,28 @@ fn many_datagrams_arrive_in_order_each_with_its_own_stamp() {
             assert_eq!((usize::from(bytes[0]), from), (number, peer.addr()));
             assert!(at < sent, "it arrived as it was sent, and not when it was taken");
         }
+    }
+}
+
+#[test]
+fn readiness_is_not_asked_for_while_batches_are_full_and_is_asked_for_again_afterwards() {
+    let mut peer = Node::open("127.0.0.1:0", None, None).unwrap();
+    let mut node = Node::open("127.0.0.1:0", None, None).unwrap();
+    for count in [BATCH, BATCH + 1, 3 * BATCH] {
+        for _ in 0..count {
+            peer.say(node.addr(), b"one of many");
+        }
+        let watched = (0..count).filter(|_| {
+            node.hear();
+            node.sockets.main.is_watched
+        });
+        assert!(watched.count() < count, "{count}");
+        let Node { sockets, poll, clock, .. } = &mut node;
+        assert!(matches!(sockets.receive(MAIN, poll.registry(), clock), Ok(Received::Drained)));
+        assert!(sockets.main.is_watched);
+        node.ready.clear();
+        peer.say(node.addr(), b"alone");
+        assert_eq!(node.hear().0, b"alone", "it was reported");
     }
 }
 
@@ -454,6 +484,21 @@ fn one_that_cannot_be_sent_spoils_no_other_of_its_batch() {
     }
 }
 
+#[test]
+fn a_failure_loses_no_stamp_that_is_there_already() {
+    let mut node = Node::open("127.0.0.1:0", None, None).unwrap();
+    let peer = Node::open("127.0.0.1:0", None, None).unwrap();
+    node.warm_up(peer.addr());
+    for _ in 0..3 * BATCH {
+        node.say_and_ask(peer.addr(), b"asked", 'a');
+    }
+    node.post("127.255.255.255:5525".parse().unwrap(), b"forbidden", None);
+    assert!(matches!(node.try_flush(), Flushed::Failed { .. }));
+    node.say_and_ask(peer.addr(), b"asked", 'b');
+    let expected = std::iter::repeat_n('a', 3 * BATCH).chain(['b']);
+    assert_eq!(node.notices(), (expected.collect(), 0));
+}
+
 /// The error of the first is reported in the place of a later one, wherever that stands in its batch.
 #[test]
 fn an_error_about_an_earlier_datagram_loses_none_of_the_batch() {
@@ -504,7 +549,7 @@ fn what_the_socket_had_no_room_for_is_counted() {
             // All that there was room for; the next brings the news of those for which there was none.
             let mut drained = 0;
             while drained < 2 {
-                match node.sockets.receive(MAIN, &node.clock).unwrap() {
+                match node.sockets.receive(MAIN, node.poll.registry(), &node.clock).unwrap() {
                     Received::Datagram { .. } => heard += 1,
                     // The first time it may be that of before.
                     Received::Drained => drained += 1,

@@ -1,9 +1,37 @@
 //! The plainest message of each kind; a test changes the fields that it is about.
 
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
-use berkeleyd::protocol::{Announce, Frame, Header, Heartbeat, Join, Merit, Message, Response, Successors};
+use berkeleyd::protocol::{
+    Announce, Entry, Frame, Header, Heartbeat, Join, MAX_ENTRIES, Merit, Message, Response, Successors,
+};
 use berkeleyd::time::{LocalTime, Skew, Span};
 use bytes::BytesMut;
+
+/// A correction that sets a clock back by 40 µs and slows it by 31 ppm.
+pub const ENTRY: Entry = Entry {
+    node: NodeId::new(22),
+    node_incarnation: Incarnation::new(77),
+    reference: LocalTime::from_nanos(9_000_112_789),
+    correction: Span::from_micros(-40),
+    rate: Skew::from_ppb(-31_000),
+    error_bound: Span::from_micros(85),
+    rate_error: Skew::from_ppb(50),
+    adjustment: 41,
+};
+
+/// As many as go into a frame.
+pub static ENTRIES: [Entry; MAX_ENTRIES] = [ENTRY; MAX_ENTRIES];
+
+/// Of the first round of the first term, by the first node in its first life.
+pub fn header() -> Header {
+    Header {
+        domain: Domain::new(0),
+        round: Round::new(1),
+        term: Term::new(1),
+        sender: NodeId::new(1),
+        incarnation: Incarnation::new(1),
+    }
+}
 
 /// A master that has no members yet and nobody to succeed it.
 pub fn announce() -> Announce {

@@ -6,7 +6,12 @@
 //!
 //! Printed are medians: exchanges a second; exchanges for a second of the server's own CPU, which other programs of the machine do not take from it; both
 //! relative to the echo server with both stamps, turn by turn; and how long one takes that comes alone, from the call that asks to the one that brings the answer.
-//! `NODE=PATH` takes another binary for the node, to compare with.
+//! In the last column answers are heard 25 µs after each other, as a master hears those of a large group: what each takes of the server's CPU then. Beside
+//! them stands a master of [`SLAVES`] real slaves (the fleet's): what it takes for a slave and round, in which it asks all at once, hears the answer
+//! and its stamp, and sends the correction, and is told its stamp. Like an echo it receives one datagram and sends one, each with its stamp. An echo's are in the
+//! caches when it sends them, and it knows nothing of who sends.
+//!
+//! `NODES=PATH:PATH` has other binaries of the node take turns with this one, to compare with.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,21 +20,33 @@
     reason = "a benchmark prints, and fails when something does"
 )]
 
+#[path = "../examples/fleet/crew.rs"]
+mod crew;
+#[path = "../examples/fleet/look.rs"]
+#[expect(dead_code, reason = "the fleet judges what it sees")]
+mod look;
+#[path = "../tests/support/messages.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is shared, and here a part of it is used")]
+mod messages;
+
 use std::array;
 use std::env;
 use std::fs;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, IoSlice, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
+use berkeleyd::commands::status::fetch;
+use berkeleyd::identity::Domain;
 use berkeleyd::local_clock::LocalClock;
-use berkeleyd::protocol::{Frame, Header, MAX_FRAME_LEN, Message, Request};
+use berkeleyd::protocol::{Frame, MAX_FRAME_LEN, Message, Request};
+use berkeleyd::status::Status;
 use berkeleyd::time::{Skew, Span};
 use bytes::BytesMut;
 use nix::cmsg_space;
@@ -41,6 +58,8 @@ use nix::sys::socket::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 use socket2::SockRef;
+
+use crew::{Crew, Orders, Signals};
 
 /// Turns of each server, and how long one is.
 const TURNS: usize = 30;
@@ -57,9 +76,18 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const ALONE: usize = 100;
 /// Looks for the first answer of a server.
 const STARTS: usize = 250;
-/// Where the servers are, and the generator.
+/// Exchanges of a turn that come one after the other, and how long after: as a large group answers its master.
+const PACED: usize = 500;
+const PACE: Span = Span::from_micros(25);
+/// Of the master. More would need more open files than a process may have by default.
+const SLAVES: usize = 800;
+/// Rounds of the master, a second each, before it is measured, and while it is.
+const SETTLING: Duration = Duration::from_secs(4);
+const ROUNDS: u32 = 10;
+/// Where the servers are, the generator, and the slaves.
 const SERVERS: usize = 0;
 const GENERATOR: usize = 1;
+const CREWS: [usize; 2] = [2, 3];
 
 /// What an echo server does beside echoing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +214,7 @@ enum Language {
 
 /// A process on the servers' core, ended with this.
 struct Server {
-    name: &'static str,
+    name: String,
     process: Child,
     address: SocketAddr,
     language: Language,
@@ -201,7 +229,7 @@ impl Drop for Server {
 
 impl Server {
     /// Starts it on the servers' core.
-    fn start(name: &'static str, mut command: Command, address: Option<SocketAddr>, language: Language) -> Self {
+    fn start(name: &str, mut command: Command, address: Option<SocketAddr>, language: Language) -> Self {
         let starting = thread::spawn(move || {
             pin(SERVERS);
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
@@ -212,7 +240,7 @@ impl Server {
             BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
             line.trim().parse().unwrap()
         });
-        Self { name, process, address, language }
+        Self { name: name.to_owned(), process, address, language }
     }
 
     /// The CPU time that it has taken.
@@ -262,19 +290,12 @@ impl Generator {
 
     /// Asks a server so often, and waits for nothing.
     fn ask(&mut self, server: &Server, count: usize) {
-        let header = Header {
-            domain: Domain::new(0),
-            round: Round::new(1),
-            term: Term::new(1),
-            sender: NodeId::new(1),
-            incarnation: Incarnation::new(1),
-        };
         for request in self.requests.iter_mut().take(count) {
             request.clear();
             match server.language {
                 Language::Berkeley => {
                     let message = Message::Request(Request::bare(self.clock.now()));
-                    Frame { header, message }.encode(request);
+                    Frame { header: messages::header(), message }.encode(request);
                 }
                 // Version 4, client; all else may be zero.
                 Language::Ntp => {
@@ -289,8 +310,12 @@ impl Generator {
 
     /// Answers that have come, after waiting for one if none has.
     fn hear(&mut self) -> usize {
+        self.hear_with(MsgFlags::MSG_WAITFORONE)
+    }
+
+    fn hear_with(&mut self, flags: MsgFlags) -> usize {
         let mut seen = [(0, None); BATCH];
-        self.answers.receive(&self.socket, &mut self.buffers, MsgFlags::MSG_WAITFORONE, &mut seen)
+        self.answers.receive(&self.socket, &mut self.buffers, flags, &mut seen)
     }
 
     /// True as soon as the server answers.
@@ -323,6 +348,25 @@ impl Generator {
         (answered, length)
     }
 
+    /// Exchanges that come one after the other.
+    fn paced(&mut self, server: &Server) -> usize {
+        let (mut answered, mut due) = (0, self.clock.now());
+        for _ in 0..PACED {
+            due = due + PACE;
+            while self.clock.now() < due {
+                answered += self.hear_with(MsgFlags::MSG_DONTWAIT);
+            }
+            self.ask(server, 1);
+        }
+        loop {
+            let heard = self.hear();
+            answered += heard;
+            if heard == 0 || answered == PACED {
+                return answered;
+            }
+        }
+    }
+
     /// How long one exchange takes when there is no other.
     fn alone(&mut self, server: &Server) -> Option<Span> {
         let start = self.clock.now();
@@ -332,12 +376,12 @@ impl Generator {
 }
 
 /// The node in question, as a slave of the generator.
-fn node(name: &'static str, generator: &Generator, state: &Path, timestamping: &str) -> Server {
+fn node(name: &str, program: &Path, generator: &Generator, state: &Path, timestamping: &str) -> Server {
     let address = free_address();
-    let mut command = Command::new(env::var("NODE").unwrap_or(env!("CARGO_BIN_EXE_berkeleyd").into()));
+    let mut command = Command::new(program);
     let master = generator.socket.local_addr().unwrap();
     command.args(["--role", "slave", "--bind", &address.to_string(), "--peer", &master.to_string()]);
-    command.args(["--timestamping", timestamping, "--status-socket"]).arg(state.join(timestamping));
+    command.args(["--timestamping", timestamping, "--status-socket"]).arg(state.join(address.port().to_string()));
     Server::start(name, command, Some(address), Language::Berkeley)
 }
 
@@ -352,6 +396,50 @@ fn chronyd(state: &Path) -> Server {
     let mut command = Command::new("chronyd");
     command.args(["-x", "-n", "-u", "root", "-f"]).arg(&config);
     Server::start("chronyd (NTP)", command, Some(address), Language::Ntp)
+}
+
+/// What a master takes of the CPU for each slave and round, in µs.
+#[expect(clippy::disallowed_methods, reason = "it waits while others work")]
+fn master(program: &Path, state: &Path) -> f64 {
+    let (address, socket) = (free_address(), state.join("master"));
+    let orders = Orders {
+        bind: Ipv4Addr::LOCALHOST,
+        group: SocketAddr::from(([239, 255, 5, 26], free_address().port())),
+        domain: Domain::new(process::id()),
+        interval: Span::from_secs(1),
+        keys: None,
+        origin: LocalClock::new(Skew::ZERO).unwrap().now(),
+        start_pause: Span::from_micros(300),
+    };
+    let mut command = Command::new(program);
+    command.args(["--role", "master", "--bind", &address.to_string(), "--interval", "1s", "--status-socket"]);
+    command.arg(&socket).args(["--group", &orders.group.to_string(), "--domain", &process::id().to_string()]);
+    let server = Server::start("master", command, Some(address), Language::Berkeley);
+    let answers = || {
+        let status: Status = serde_json::from_str(&fetch(&socket).unwrap()).unwrap();
+        status.counters.received.get("response").copied().unwrap()
+    };
+    let signals = Signals::default();
+    thread::scope(|scope| {
+        for (first, core) in (1..).zip(CREWS) {
+            let (orders, signals) = (&orders, &signals);
+            scope.spawn(move || {
+                pin(core);
+                Crew::new(orders, signals, (first..=SLAVES as u64).step_by(CREWS.len())).unwrap().run().unwrap();
+            });
+        }
+        while signals.corrected.load(Ordering::Relaxed) < SLAVES {
+            thread::sleep(PATIENCE);
+        }
+        thread::sleep(SETTLING);
+        // To tell its status is no part of it.
+        let (heard, before) = (answers(), server.cpu());
+        thread::sleep(Duration::from_secs(1) * ROUNDS);
+        let cpu = server.cpu() - before;
+        let heard = answers() - heard;
+        signals.stop.store(true, Ordering::Relaxed);
+        cpu.as_secs_f64() * 1e6 / f64::from(u32::try_from(heard).unwrap())
+    })
 }
 
 /// The middle one.
@@ -369,18 +457,21 @@ struct Course {
     of_cpu: Vec<f64>,
     /// Exchanges that came alone, in µs.
     alone: Vec<f64>,
+    /// CPU of one that came in its turn, in µs.
+    paced: Vec<f64>,
 }
 
 impl Course {
     fn print(&self, name: &str, base: &Self) {
         let ratio = |own: &[f64], base: &[f64]| median(own.iter().zip(base).map(|(one, other)| one / other).collect());
         println!(
-            "{name:30} {:7.1} {:11.1} {:13.2} {:9.2} {:9.1}",
+            "{name:30} {:7.1} {:11.1} {:13.2} {:9.2} {:9.1} {:9.1}",
             median(self.rates.clone()) / 1e3,
             median(self.of_cpu.clone()) / 1e3,
             ratio(&self.rates, &base.rates),
             ratio(&self.of_cpu, &base.of_cpu),
             median(self.alone.clone()),
+            median(self.paced.clone()),
         );
     }
 }
@@ -399,8 +490,12 @@ fn main() {
             Server::start(name, command, None, Language::Berkeley)
         })
         .into();
-    servers.push(node("node, both stamps", &generator, state.path(), "kernel"));
-    servers.push(node("node, no stamps of the kernel", &generator, state.path(), "user"));
+    let own = Path::new(env!("CARGO_BIN_EXE_berkeleyd"));
+    servers.push(node("node, both stamps", own, &generator, state.path(), "kernel"));
+    for other in env::var_os("NODES").iter().flat_map(env::split_paths) {
+        servers.push(node(&other.to_string_lossy(), &other, &generator, state.path(), "kernel"));
+    }
+    servers.push(node("node, no stamps of the kernel", own, &generator, state.path(), "user"));
     match Command::new("chronyd").arg("--version").output() {
         Ok(_) => servers.push(chronyd(state.path())),
         Err(_) => println!("chronyd is not installed: left out"),
@@ -419,6 +514,9 @@ fn main() {
             let before = server.cpu();
             let (answered, length) = generator.turn(server);
             let cpu = server.cpu() - before;
+            let before = server.cpu();
+            let paced = generator.paced(server);
+            let cpu_paced = server.cpu() - before;
             let alone = (0..ALONE).filter_map(|_| generator.alone(server)).map(|span| span.as_secs_f64() * 1e6);
             // The first warms up.
             if turn > 0 {
@@ -426,12 +524,17 @@ fn main() {
                 course.rates.push(answered / length.as_secs_f64());
                 course.of_cpu.push(answered / cpu.as_secs_f64());
                 course.alone.extend(alone);
+                course.paced.push(cpu_paced.as_secs_f64() * 1e6 / f64::from(u32::try_from(paced).unwrap()));
             }
         }
     }
-    println!("{:30} {:>7} {:>11} {:>13} {:>9} {:>9}", "", "k/s", "k/s of CPU", "ratio to both", "of CPU", "alone, µs");
+    println!(
+        "{:30} {:>7} {:>11} {:>13} {:>9} {:>9} {:>9}",
+        "", "k/s", "k/s of CPU", "ratio to both", "of CPU", "alone, µs", "paced, µs"
+    );
     let base = servers.iter().position(|server| server.name == Echo::ALL[3].0).unwrap();
     for (server, course) in servers.iter().zip(&courses) {
-        course.print(server.name, &courses[base]);
+        course.print(&server.name, &courses[base]);
     }
+    println!("{:30} {:63.1}", format!("master of {SLAVES} slaves"), master(own, state.path()));
 }

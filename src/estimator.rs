@@ -32,6 +32,8 @@
 //! interacting multiple models after Blom and Bar-Shalom 1988; the edge of exponential delays after Jeske 2005 (the joint maximum-likelihood line
 //! under both ways' samples, which this comes close to without keeping them).
 
+use std::num::NonZeroU32;
+
 use crate::exchange::{LARGEST_RATE, Sample};
 use crate::guarantee::{Guarantee, Likely, SIGMAS};
 use crate::time::{LocalTime, Offset, Skew, Span, to_single};
@@ -90,7 +92,7 @@ const SHORTER_PATH: f64 = 10.0;
 const NEAR: f64 = 0.5;
 
 /// So many samples in a row with neither way near its floor are a longer path: e^(-NEAR) to the power of twice that, 4 in 100 billion.
-const NOT_NEAR: u32 = 24;
+const NOT_NEAR: u8 = 24;
 
 /// Mean queueing is learned in steps of one part in the samples so far, and in so many at last. Larger: a network that becomes busy
 /// or quiet is noticed later. Smaller: it is noisier.
@@ -191,7 +193,7 @@ impl Estimator {
 
     /// How many samples were taken in since the start, or since all started afresh.
     pub fn samples(&self) -> u32 {
-        self.tracker().map_or(0, |tracker| tracker.samples)
+        self.tracker().map_or(0, |tracker| tracker.samples.get())
     }
 
     /// The smallest delay since the start, or since the path became longer: what an exchange takes that nothing holds up.
@@ -317,9 +319,9 @@ impl Limits {
 struct Way {
     /// Mean of what is added to the floor, in seconds.
     queueing: f64,
-    /// Samples in a row that did not come near the floor, and by how much the nearest of them missed it.
-    missed: f64,
-    not_near: u32,
+    /// Samples in a row that did not come near the floor (255: or more), and by how much the nearest of them missed it.
+    missed: f32,
+    not_near: u8,
 }
 
 impl Way {
@@ -332,8 +334,9 @@ impl Way {
         if missed < NEAR * self.queueing {
             self.not_near = 0;
         } else {
+            let missed = to_single(missed);
             self.missed = if self.not_near == 0 { missed } else { self.missed.min(missed) };
-            self.not_near += 1;
+            self.not_near = self.not_near.saturating_add(1);
         }
     }
 
@@ -357,7 +360,7 @@ struct Tracker {
     request: Way,
     response: Way,
     least_delay: Span,
-    samples: u32,
+    samples: NonZeroU32,
 }
 
 impl Tracker {
@@ -373,7 +376,7 @@ impl Tracker {
             request: Way::new(limits.half() / 2.0),
             response: Way::new(limits.half() / 2.0),
             least_delay: limits.delay(),
-            samples: 1,
+            samples: NonZeroU32::MIN,
         }
     }
 
@@ -420,8 +423,8 @@ impl Tracker {
         }
         filters.cut(&edges, &self.request, &self.response);
         let belief = filters.belief();
-        self.request.learn(edges.request.missed(&belief), self.samples);
-        self.response.learn(edges.response.missed(&belief), self.samples);
+        self.request.learn(edges.request.missed(&belief), self.samples.get());
+        self.response.learn(edges.response.missed(&belief), self.samples.get());
         // In whole nanoseconds, so that nothing is lost.
         let moved = Span::from_secs_f64(belief.offset);
         self.pivot = Offset::new(self.pivot.ahead() + moved);
@@ -441,7 +444,7 @@ impl Tracker {
         self.response.note(edges.response.missed(predicted));
         // Both: one alone may be a busy way, and says nothing against the other.
         if self.request.not_near >= NOT_NEAR && self.response.not_near >= NOT_NEAR {
-            let longer = self.request.missed.min(self.response.missed);
+            let longer = f64::from(self.request.missed.min(self.response.missed));
             filters.change(|belief| {
                 belief.floor += longer;
                 belief.floor_variance += longer * longer / 4.0;

@@ -425,6 +425,18 @@ impl fmt::Display for Objection {
     }
 }
 
+/// A queue that has been emptied keeps room for so much, of what there was when ten thousand members had something to say at once.
+const KEPT_ROOM: usize = 256;
+
+/// Takes the first out of a queue.
+fn next<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let first = queue.pop_front();
+    if first.is_none() {
+        queue.shrink_to(KEPT_ROOM);
+    }
+    first
+}
+
 /// What the roles of one node share.
 #[derive(Debug)]
 pub struct Context {
@@ -489,7 +501,7 @@ impl Context {
 
     /// The next frame to be sent.
     pub fn next_outgoing(&mut self) -> Option<Outgoing> {
-        self.outgoing.pop_front()
+        next(&mut self.outgoing)
     }
 
     /// Forgets what waits to be sent.
@@ -504,7 +516,7 @@ impl Context {
 
     /// The next thing to be told.
     pub fn next_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        next(&mut self.events)
     }
 
     /// Remembers and tells that a correction of this master's was refused.

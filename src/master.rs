@@ -44,7 +44,7 @@ use crate::counters::DropReason;
 use crate::election::{Rank, Strength, has_slept};
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::member::{Member, Peer};
-use crate::protocol::{Announce, Claim, Heartbeat, Merit, Message, Successors};
+use crate::protocol::{Announce, Claim, Heartbeat, Join, Merit, Message, Successors};
 use crate::time::{LocalTime, Span};
 use crate::timers::{Throttle, Timers};
 use crate::unanswered::{Asked, Unanswered};
@@ -86,9 +86,10 @@ enum Timer {
 }
 
 /// A node that joined and has been asked, to see whether it is where it says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Candidate {
     peer: Peer,
+    join: Join,
     since: LocalTime,
     is_fresh: bool,
     unanswered: Unanswered<{ joining::UNANSWERED }>,
@@ -441,7 +442,7 @@ impl Master {
         self.term = known.max(self.term).next();
         self.round = Round::default();
         for member in self.members.values_mut() {
-            member.delivery = None;
+            member.begin_term();
             self.timers.cancel(Timer::Repeat(member.peer.node));
         }
         context.tell(Event::TermTaken { term: self.term });

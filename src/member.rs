@@ -1,19 +1,24 @@
 //! What a master knows of one slave: where it is, what it said of its clock, how its oscillator runs, what it owes.
 
-use std::net::SocketAddr;
+mod order;
+mod peer;
+
 use std::num::NonZeroU32;
 
 use crate::average::{Reading, Reason, Standing, Verdict};
-use crate::context::{Recipient, is_plausible};
+use crate::context::is_plausible;
 use crate::election::Rank;
 use crate::estimator::{Estimate, Estimator, Judgement};
 use crate::exchange::{Exchange, LARGEST_RATE, Sample};
-use crate::identity::{Incarnation, NodeId, Round, Term};
-use crate::protocol::{Acknowledgement, Answered, Departure, Entry, Join, Merit, Outcome, Response};
+use crate::identity::Round;
+use crate::protocol::{Acknowledgement, Answered, Departure, Entry, Merit, Outcome, Response};
 use crate::round_trip::RoundTrip;
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Offset, Skew, Span, Time, WIRE_LIMIT};
 use crate::unanswered::{Asked, Unanswered};
+
+use self::order::{Order, Report};
+pub use self::peer::Peer;
 
 /// Requests in a newcomer's burst: enough that the quickest of them was hardly held up.
 pub(crate) const BURST: u8 = 8;
@@ -26,13 +31,9 @@ const REFUTED: i64 = 5;
 /// Requests whose answers are still waited for, the late ones of earlier attempts included.
 const UNANSWERED: usize = 4;
 /// Rounds without an answer after which a member counts as silent.
-const SILENT_ROUNDS: u32 = 3;
+const SILENT_ROUNDS: u8 = 3;
 /// Rounds in a row within γ, and known as well, after which a newcomer is averaged.
-const PROBATION: u32 = 4;
-/// A clock that took its last correction is where that put it, but for the rounding of some products to whole nanoseconds. More
-/// room than a peer with other arithmetic needs would be room for lies: a third of liars who stand that far ahead of where they
-/// were put, round after round, move the ensemble by a third of it each time.
-const OBEYS_WITHIN: Span = Span::from_micros(1);
+const PROBATION: u8 = 4;
 /// A founder that says that its clock ran by more than this in a former life is not believed: no oscillator is worse.
 const LARGEST_MEMORY: Skew = Skew::from_ppm(500);
 /// How well two nodes that are synchronised know each other's rate at best, as a standard deviation. Two halves of a group that were
@@ -45,56 +46,6 @@ const RATE_SIGMAS: i64 = 4;
 const MEMORY_ERROR: Skew = Skew::from_ppm(5);
 /// No bound is so small that less than this matters: what stamps and schedulers make.
 const LEAST_GROWTH: Span = Span::from_micros(1);
-
-/// Who a slave is and how it is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its number.
-    pub node: NodeId,
-    /// Its present life.
-    pub incarnation: Incarnation,
-    /// Where it is asked.
-    pub address: SocketAddr,
-    /// One frame to the group reaches it.
-    pub hears_group: bool,
-    /// It has a time source of its own.
-    pub is_reference: bool,
-    /// Its place in the standby order.
-    pub priority: i32,
-    /// What it would bring to a mastership; `None`: it does not stand.
-    pub merit: Option<Merit>,
-    /// In which mastership its clock was corrected last.
-    pub corrected_in: Option<(Term, NodeId)>,
-    /// How far its rate can be from that ensemble's.
-    pub rate_error: Skew,
-}
-
-impl Peer {
-    /// The sender of a join, as reached from a master that has a group or not.
-    pub fn new(node: NodeId, incarnation: Incarnation, address: SocketAddr, join: &Join, has_group: bool) -> Self {
-        Self {
-            node,
-            incarnation,
-            address,
-            hears_group: join.hears_group && has_group,
-            is_reference: join.is_reference,
-            priority: join.priority,
-            merit: join.merit,
-            corrected_in: join.corrected_in,
-            rate_error: join.rate_error,
-        }
-    }
-
-    /// Whom a frame for it alone is for.
-    pub fn recipient(&self) -> Recipient {
-        Recipient::one(self.address, self.incarnation)
-    }
-
-    /// True when a frame of its number, from this life and this address, is its own.
-    pub fn is(&self, incarnation: Incarnation, address: SocketAddr) -> bool {
-        (self.incarnation, self.address) == (incarnation, address)
-    }
-}
 
 /// Where the asking of a member stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +60,7 @@ pub enum Asking {
     /// It is asked in this round, so many times already without an answer.
     Waiting {
         /// Requests sent.
-        attempts: u32,
+        attempts: u8,
     },
     /// It has answered and is asked once more, while nothing on the way has gone to sleep again.
     Again,
@@ -122,32 +73,6 @@ impl Asking {
     pub const BURST: Self = Self::Burst { left: BURST };
     /// That of an heir.
     pub const SHORT_BURST: Self = Self::Burst { left: SHORT_BURST };
-}
-
-/// What a slave last said of its disciplined clock: a line from its local clock to its target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Report {
-    /// Where the line was read, on the slave's local clock.
-    reference: LocalTime,
-    /// The target at `reference`.
-    target: Time,
-    /// The target's rate relative to the slave's local clock.
-    rate: Skew,
-    adjustment: u32,
-    /// It had been corrected, and well enough to claim agreement with its ensemble.
-    is_synchronised: bool,
-}
-
-impl Report {
-    fn target(&self, local: LocalTime) -> Time {
-        let elapsed = local - self.reference;
-        self.target + elapsed + self.rate.over(elapsed)
-    }
-
-    /// True when another line shows the same at `local`, but for rounding.
-    fn agrees(&self, other: &Self, local: LocalTime) -> bool {
-        (self.target(local) - other.target(local)).abs() <= OBEYS_WITHIN
-    }
 }
 
 /// The exchange that was answered last.
@@ -179,17 +104,6 @@ impl From<&Estimate> for Rate {
     }
 }
 
-/// A correction that was sent and not acknowledged yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// Its round.
-    pub round: Round,
-    /// What the slave shall do.
-    pub entry: Entry,
-    /// How many times it was sent.
-    pub attempts: u32,
-}
-
 /// A member's clock at one instant of the master's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
@@ -214,11 +128,11 @@ pub enum BadResponse {
 #[derive(Clone, Copy, Debug, Default)]
 struct Trust {
     /// Rounds in a row within γ.
-    agreeing: u32,
+    agreeing: u8,
     /// What was known of its oscillator when it was last counted; `None` when it was not counted since.
     counted_with: Option<Rate>,
-    /// It was a member of the ensemble that the master took over.
-    heritage: Option<Heritage>,
+    /// When it was taken over, if it was a member of the ensemble that the master took over.
+    inherited: Option<LocalTime>,
 }
 
 /// One slave of a master.
@@ -228,8 +142,6 @@ pub struct Member {
     pub peer: Peer,
     /// Where the asking stands.
     pub asking: Asking,
-    /// What it still has to acknowledge.
-    pub delivery: Option<Delivery>,
     /// How long its answers take.
     pub round_trip: RoundTrip,
     /// How much it counts in a weighted average.
@@ -237,15 +149,13 @@ pub struct Member {
     /// By how much longer a request to it takes than its response.
     pub delay_asymmetry: Span,
     /// Requests and corrections that had to be sent again.
-    pub retransmissions: u64,
+    pub retransmissions: u32,
     /// When it was heard last.
     pub last_heard: LocalTime,
     /// Rounds in a row without an answer.
-    pub missed: u32,
-    /// What the last average made of it; `None` before the first.
-    pub verdict: Option<Verdict>,
-    /// Its offset in that average.
-    pub last_offset: Option<Offset>,
+    missed: u8,
+    /// What the last average made of it, and its offset in that; `None` before the first.
+    judged: Option<(Verdict, Offset)>,
     /// It has answered since the round began, and the answer made sense.
     is_fresh: bool,
     trust: Trust,
@@ -254,14 +164,13 @@ pub struct Member {
     unanswered: Unanswered<UNANSWERED>,
     last: Option<Last>,
     /// The sample that was learned from last, and who took the bluntest of its stamps.
-    last_sample: Option<Sample>,
-    stamps: StampSource,
+    last_sample: Option<(Sample, StampSource)>,
     estimator: Estimator,
     /// How well its rate and the master's agree if both are those of one ensemble, as a standard deviation.
     rate_error: Skew,
     report: Option<Report>,
-    /// What it has to report once it has taken the last correction that was sent to it; `None` before the first.
-    ordered: Option<Report>,
+    /// `None` before the first.
+    order: Option<Order>,
     /// It had taken the correction before that, and has answered since as if the last one had been lost.
     has_stayed: bool,
 }
@@ -297,33 +206,30 @@ impl Heritage {
 }
 
 impl Member {
-    /// A newcomer, about to be asked in a burst. `own_rate_error`: how far the master's rate can be from the ensemble's; `None` when it
-    /// was not corrected in this life, and can at best remember it.
-    pub fn new(peer: Peer, own_rate_error: Option<Skew>, now: LocalTime) -> Self {
-        let of_both = own_rate_error.map(|own| (peer.rate_error + own).part(RATE_SIGMAS));
+    /// A newcomer, about to be asked in a burst. How far its rate can be from its ensemble's is `rate_error`, and the master's
+    /// `own_rate_error`; `None` when that was not corrected in this life, and can at best remember it.
+    pub fn new(peer: Peer, rate_error: Skew, own_rate_error: Option<Skew>, now: LocalTime) -> Self {
+        let of_both = own_rate_error.map(|own| (rate_error + own).part(RATE_SIGMAS));
         Self {
             peer,
             asking: Asking::BURST,
-            delivery: None,
             round_trip: RoundTrip::default(),
             weight: None,
             delay_asymmetry: Span::ZERO,
             retransmissions: 0,
             last_heard: now,
             missed: 0,
-            verdict: None,
-            last_offset: None,
+            judged: None,
             is_fresh: false,
             trust: Trust::default(),
             trust_before_jump: None,
             unanswered: Unanswered::default(),
             last: None,
             last_sample: None,
-            stamps: StampSource::User,
             estimator: Estimator::new(),
-            rate_error: of_both.unwrap_or(peer.rate_error.part(RATE_SIGMAS) + MEMORY_ERROR),
+            rate_error: of_both.unwrap_or(rate_error.part(RATE_SIGMAS) + MEMORY_ERROR),
             report: None,
-            ordered: None,
+            order: None,
             has_stayed: false,
         }
     }
@@ -331,20 +237,25 @@ impl Member {
     /// It belonged to the ensemble that the master took over at `now`: it is no newcomer, and has a vote at once.
     pub fn inherit(&mut self, now: LocalTime) {
         self.trust.agreeing = PROBATION;
-        self.trust.heritage = Some(Heritage { since: now, rate_error: self.rate_error });
+        self.trust.inherited = Some(now);
+    }
+
+    fn heritage(&self) -> Option<Heritage> {
+        self.trust.inherited.map(|since| Heritage { since, rate_error: self.rate_error })
     }
 
     /// True when it belonged to the ensemble that the master took over.
     pub fn is_heir(&self) -> bool {
-        self.trust.heritage.is_some()
+        self.trust.inherited.is_some()
     }
 
     /// Looks whether it is the heir that it said it was, when the master's own target at `now` is `own`.
     pub fn check_heritage(&mut self, now: LocalTime, own: Time) {
-        if let (Some(heritage), Some(found)) = (self.trust.heritage, self.found(now, own))
+        if let Some(heritage) = self.heritage()
+            && let Some(found) = self.found(now, own)
             && heritage.is_refuted(found.offset.ahead(), found.estimate.error_bound, now)
         {
-            self.trust.heritage = None;
+            self.trust.inherited = None;
             self.trust.agreeing = 0;
         }
     }
@@ -352,7 +263,7 @@ impl Member {
     /// Its place among those who may succeed the master; `None` when it does not stand, or would not be counted if there were no
     /// reference.
     pub fn rank(&self) -> Option<Rank> {
-        let is_in_step = matches!(self.verdict, Some(Verdict::Counted | Verdict::LeftOut(Reason::NotReference)));
+        let is_in_step = matches!(self.verdict(), Some(Verdict::Counted | Verdict::LeftOut(Reason::NotReference)));
         let is_fit = (is_in_step || self.is_heir()) && !self.is_silent();
         let merit = self.peer.merit.filter(|_| is_fit)?.max(Merit::Established);
         Some(Rank { merit, priority: self.peer.priority, node: self.peer.node })
@@ -382,7 +293,7 @@ impl Member {
     /// A new round begins: it has to answer again, and what it did not acknowledge is stale. Tells whether it has just
     /// become silent.
     pub fn begin_round(&mut self) -> bool {
-        self.delivery = None;
+        self.give_up_order();
         self.trust_before_jump = None;
         self.missed = if self.is_fresh { 0 } else { self.missed.saturating_add(1) };
         self.is_fresh = false;
@@ -392,13 +303,22 @@ impl Member {
         self.missed == SILENT_ROUNDS
     }
 
+    /// The whole group is asked, and it with the others. What was asked of it alone in earlier rounds is waited for no more.
+    pub fn call(&mut self) {
+        self.asking = Asking::Called;
+        self.unanswered = Unanswered::default();
+    }
+
     /// True when it has not answered for several rounds.
     pub fn is_silent(&self) -> bool {
         self.missed >= SILENT_ROUNDS
     }
 
-    /// Takes in its answer, which arrived at `t4` (`known_rate`: the ensemble's rate relative to the master's clock, if it knows it), and learns from the exchange before if this answer brings its true t3. Tells what
+    /// Takes in its answer, which arrived at `t4`, and learns from the exchange before if this answer brings its true t3. Tells what
     /// became of the sample; one that waits for its own true t3 is kept for now.
+    ///
+    /// `called`: the request to the group that it answers, if it is not one to it alone. `known_rate`: the ensemble's rate relative to the master's
+    /// clock, if it knows it.
     ///
     /// # Errors
     /// [`BadResponse`], and nothing has changed but that the request is answered.
@@ -406,26 +326,21 @@ impl Member {
         &mut self,
         response: &Response,
         t4: Stamp,
+        called: Option<Asked>,
         known_rate: Option<Skew>,
     ) -> Result<Judgement, BadResponse> {
-        let Asked { t1, left, window } = self.unanswered.take(response.t1).ok_or(BadResponse::Unsolicited)?;
+        let asked = called.or_else(|| self.unanswered.take(response.t1));
+        let Asked { t1, left, window } = asked.ok_or(BadResponse::Unsolicited)?;
         let exchange = Exchange { t1: left.at, t2: response.t2, t3: response.t3, t4: t4.at };
         let sample = self.sample(exchange).ok_or(BadResponse::Implausible)?;
         self.round_trip.measure(t4.at - t1 - window.min(response.t3 - response.t2));
         self.last_heard = t4.at;
         self.missed = 0;
         self.peer.is_reference = response.is_reference;
-        let report = Report {
-            reference: response.t3,
-            target: Time::from_local(response.t3, response.ahead) + response.slew,
-            rate: response.rate,
-            adjustment: response.adjustment,
-            is_synchronised: response.is_synchronised,
-        };
-        self.has_stayed &= self
-            .report
-            .replace(report)
-            .is_some_and(|before| before.adjustment == report.adjustment && before.agrees(&report, report.reference));
+        let report = Report::from(response);
+        self.has_stayed &= self.report.replace(report).is_some_and(|before| {
+            before.adjustment == report.adjustment && before.line.agrees(&report.line, response.t3)
+        });
         if self.estimator.samples() == 0 {
             self.recall_skew(response, known_rate);
         }
@@ -456,7 +371,7 @@ impl Member {
             return;
         };
         self.trust = *trust;
-        if let (Some(counted), Some(sample)) = (trust.counted_with, self.last_sample) {
+        if let (Some(counted), Some((sample, _))) = (trust.counted_with, self.last_sample) {
             self.estimator = Estimator::expecting(counted.skew, counted.error.part(RATE_SIGMAS), counted.bound);
             self.estimator.push(sample);
         }
@@ -467,7 +382,7 @@ impl Member {
     fn recall_skew(&mut self, response: &Response, known_rate: Option<Skew>) {
         let is_sane = response.rate != Skew::ZERO && response.rate.abs() <= LARGEST_MEMORY;
         if let Some(ensemble_rate) = known_rate.filter(|_| is_sane) {
-            let (error, most) = match self.trust.heritage {
+            let (error, most) = match self.heritage() {
                 Some(heritage) => (heritage.rate_error, heritage.rate_error.times(RATE_SIGMAS)),
                 None if response.is_synchronised => (self.rate_error.max(RATE_ERROR), LARGEST_RATE),
                 None => (MEMORY_ERROR, LARGEST_RATE),
@@ -500,53 +415,87 @@ impl Member {
         let by = self.delay_asymmetry.half() - asymmetry.half();
         self.delay_asymmetry = asymmetry;
         self.estimator.shift(by);
-        self.last_sample = self.last_sample.map(|sample| sample.shifted(by));
+        self.last_sample = self.last_sample.map(|(sample, stamps)| (sample.shifted(by), stamps));
     }
 
     fn learn(&mut self, sample: Sample, stamps: StampSource) -> Judgement {
-        (self.last_sample, self.stamps) = (Some(sample), stamps);
+        self.last_sample = Some((sample, stamps));
         self.estimator.push(sample)
     }
 
     /// The sample that was learned from last.
     pub fn last_sample(&self) -> Option<Sample> {
-        self.last_sample
+        self.last_sample.map(|(sample, _)| sample)
     }
 
     /// Who took the bluntest stamp of its last sample.
     pub fn stamps(&self) -> StampSource {
-        self.stamps
+        self.last_sample.map_or(StampSource::User, |(_, stamps)| stamps)
     }
 
     /// A correction is about to be sent to it, for the first time.
-    pub fn ordered(&mut self, round: Round, entry: Entry) {
-        self.delivery = Some(Delivery { round, entry, attempts: 0 });
+    pub fn ordered(&mut self, round: Round, entry: &Entry) {
         self.has_stayed = self.is_as_ordered(entry.reference);
-        self.ordered = self.report.map(|report| Report {
-            reference: entry.reference,
-            target: report.target(entry.reference) + entry.correction,
-            rate: entry.rate,
-            ..report
-        });
+        self.order = self.report.map(|report| Order::new(round, entry, &report));
     }
 
     /// True when a correction waits to be sent to it.
     pub fn is_untold(&self) -> bool {
-        self.delivery.is_some_and(|delivery| delivery.attempts == 0)
+        self.attempts() == Some(0)
     }
 
-    /// Takes in its acknowledgement of the delivery of `round`, and gives what had been delivered; `None` when nothing
-    /// of that round is waited for.
-    pub fn acknowledged(&mut self, round: Round, acknowledgement: &Acknowledgement) -> Option<Delivery> {
-        let delivery = self.delivery.take_if(|delivery| delivery.round == round)?;
-        self.has_stayed = false;
-        if acknowledgement.outcome != Outcome::Refused
-            && self.report.is_some_and(|report| report.adjustment == delivery.entry.adjustment)
-        {
-            // The slave's clock is now what we asked for; its next response will say the same.
-            self.report = self.ordered.map(|ordered| Report { adjustment: acknowledgement.adjustment, ..ordered });
+    /// True when a correction of this round has been sent to it.
+    pub fn is_corrected_in(&self, round: Round) -> bool {
+        self.order.is_some_and(|order| order.round == Some(round))
+    }
+
+    /// How many times the correction was sent that it has to acknowledge; `None` when there is none.
+    pub fn attempts(&self) -> Option<u8> {
+        self.order.and_then(|order| order.attempts)
+    }
+
+    /// The correction that it has to acknowledge is sent, once more: that, and its round.
+    pub fn told(&mut self) -> Option<(Round, Entry)> {
+        let order = self.order.as_mut()?;
+        order.attempts = Some(order.attempts?.saturating_add(1));
+        Some((order.round?, order.entry(&self.peer)))
+    }
+
+    /// What it did not acknowledge is waited for no more.
+    pub fn give_up_order(&mut self) {
+        if let Some(order) = &mut self.order {
+            order.attempts = None;
         }
-        Some(delivery)
+    }
+
+    /// The term is another, and its rounds begin anew.
+    pub fn begin_term(&mut self) {
+        self.give_up_order();
+        if let Some(order) = &mut self.order {
+            order.round = None;
+        }
+    }
+
+    /// It has answered that the last round in which it was corrected is this. True when that had to be acknowledged.
+    pub fn acknowledged_by_response(&mut self, round: Round) -> bool {
+        let is_awaited = self.order.is_some_and(|order| order.awaits(round));
+        if is_awaited {
+            self.give_up_order();
+        }
+        is_awaited
+    }
+
+    /// Takes in its acknowledgement of the correction of `round`, and gives that; `None` when nothing of that round is waited for.
+    pub fn acknowledged(&mut self, round: Round, acknowledgement: &Acknowledgement) -> Option<Span> {
+        let order = self.order.filter(|order| order.awaits(round))?;
+        self.give_up_order();
+        self.has_stayed = false;
+        let report = self.report.filter(|report| report.adjustment == order.adjustment);
+        if let Some(report) = report.filter(|_| acknowledgement.outcome != Outcome::Refused) {
+            // The slave's clock is now what we asked for; its next response will say the same.
+            self.report = Some(Report { line: order.line, adjustment: acknowledgement.adjustment, ..report });
+        }
+        Some(order.correction)
     }
 
     /// True when its clock is where the last correction put it, or still where the one before did: one in a row may have been lost. Whoever
@@ -558,7 +507,7 @@ impl Member {
 
     /// True when its clock is where the last correction put it, at `local` on its own clock.
     fn is_as_ordered(&self, local: LocalTime) -> bool {
-        self.report.zip(self.ordered).is_none_or(|(is, ought)| is.agrees(&ought, local))
+        self.report.zip(self.order).is_none_or(|(is, ought)| is.line.agrees(&ought.line, local))
     }
 
     /// Its clock at local time `now` of the master, whose own target then is `own`; `None` when it has not answered in this round.
@@ -569,7 +518,7 @@ impl Member {
     /// The same, however old its last answer is; `None` before the first.
     pub fn extrapolated(&self, now: LocalTime, own: Time) -> Option<Measured> {
         let found = self.found(now, own)?;
-        let Some(heritage) = self.trust.heritage else {
+        let Some(heritage) = self.heritage() else {
             return Some(found);
         };
         let Measured { local, offset, estimate } = found;
@@ -587,7 +536,7 @@ impl Member {
         let report = self.report.as_ref()?;
         let estimate = self.estimator.estimate(now)?;
         let local = now.on_other_clock(estimate.offset);
-        Some(Measured { local, offset: report.target(local).offset_from(own), estimate })
+        Some(Measured { local, offset: report.line.target(local).offset_from(own), estimate })
     }
 
     /// Its clock as the averaging functions want it. `closest`: within what it must be known to have a vote. Before the ensemble is
@@ -628,13 +577,22 @@ impl Member {
             (false, true) => self.trust.agreeing.saturating_add(1),
             (false, false) => 0,
         };
-        self.last_offset = Some(measured.offset);
         // Whoever disagrees is on probation ever after; that it disagrees says more.
         let verdict = match verdict {
             Verdict::LeftOut(Reason::Newcomer) if !agrees => Verdict::LeftOut(Reason::Disagrees),
             verdict @ (Verdict::Counted | Verdict::LeftOut(_)) => verdict,
         };
-        self.verdict.replace(verdict) != Some(verdict)
+        let before = self.judged.replace((verdict, measured.offset));
+        before.is_none_or(|(before, _)| before != verdict)
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        self.judged.map(|(verdict, _)| verdict)
+    }
+
+    /// Its offset in the last average; `None` before the first.
+    pub fn last_offset(&self) -> Option<Offset> {
+        self.judged.map(|(_, offset)| offset)
     }
 
     /// By how much it would change the ensemble's rate: what has been learned of its oscillator since it was counted last.
@@ -657,9 +615,9 @@ impl Member {
         }
         let before = self.trust.counted_with.replace(estimate.into());
         Some(match (self.report, before) {
-            (Some(report), _) if self.peer.is_reference => report.rate.on_top_of(estimate.skew) - ensemble_rate,
+            (Some(report), _) if self.peer.is_reference => report.line.rate.on_top_of(estimate.skew) - ensemble_rate,
             (Some(report), None) if is_founder => {
-                let remembered = if report.rate.abs() <= LARGEST_MEMORY { report.rate } else { Skew::ZERO };
+                let remembered = if report.line.rate.abs() <= LARGEST_MEMORY { report.line.rate } else { Skew::ZERO };
                 remembered.on_top_of(estimate.skew) - ensemble_rate
             }
             (_, None) => Skew::ZERO,
@@ -712,7 +670,7 @@ impl Member {
 
     /// Why it is not averaged, in a word; `None` when it is.
     pub fn left_out(&self) -> Option<&'static str> {
-        match self.verdict {
+        match self.verdict() {
             _ if self.is_silent() => Some("silent"),
             None => Some("joining"),
             Some(Verdict::Counted) => None,
@@ -723,5 +681,15 @@ impl Member {
     /// The smallest delay since the path became longer, for the status.
     pub fn least_delay(&self) -> Option<Span> {
         self.estimator.least_delay()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_costs_little_memory() {
+        assert!(size_of::<Member>() <= 856, "{}", size_of::<Member>());
     }
 }

@@ -3,6 +3,8 @@
 //! Karn's rule (RFC 6298, section 3) needs no care here: every transmission carries its own t1 and the answer gives
 //! it back, so that a round-trip time is never taken from an answer to another transmission.
 
+use std::num::NonZeroU32;
+
 use crate::time::Span;
 
 /// Before the first measurement. RFC 6298 says 1 s for the Internet; a LAN answers in less than 1 ms, a sleeping Wi-Fi in 100.
@@ -13,38 +15,49 @@ const SHORTEST_TIMEOUT: Span = Span::from_millis(20);
 const LONGEST_TIMEOUT: Span = Span::from_millis(500);
 
 /// Doubled more often, the shortest timeout is above the longest anyway.
-const LARGEST_DOUBLING: u32 = 16;
+const LARGEST_DOUBLING: u8 = 16;
 
-/// Smoothed round-trip time to one node.
+/// Smoothed round-trip time to one node, in nanoseconds. What takes longer than 4.3 s counts as that, and is waited for as long as anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundTrip {
-    measured: Option<Measured>,
+    /// `None` before the first measurement.
+    smoothed: Option<NonZeroU32>,
+    variation: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Measured {
-    smoothed: Span,
-    variation: Span,
+/// At least a nanosecond.
+fn nanos(span: Span) -> NonZeroU32 {
+    let nanos = u32::try_from(span.as_nanos().max(1)).unwrap_or(u32::MAX);
+    NonZeroU32::new(nanos).unwrap_or(NonZeroU32::MIN)
+}
+
+fn span(nanos: u32) -> Span {
+    Span::from_nanos(nanos.into())
 }
 
 impl RoundTrip {
     /// Takes in one measured round-trip time (t4 - t1, turnaround included). Not negative.
     pub fn measure(&mut self, time: Span) {
-        self.measured = Some(match self.measured {
-            None => Measured { smoothed: time, variation: time.half() },
+        let time = span(nanos(time).get());
+        let (smoothed, variation) = match self.smoothed() {
+            None => (time, time.half()),
             // RFC 6298, section 2.3, alpha = 1/8 and beta = 1/4; the variation first, by the old mean.
-            Some(Measured { smoothed, variation }) => Measured {
-                variation: variation + ((smoothed - time).abs() - variation).part(4),
-                smoothed: smoothed + (time - smoothed).part(8),
-            },
-        });
+            Some((smoothed, variation)) => {
+                (smoothed + (time - smoothed).part(8), variation + ((smoothed - time).abs() - variation).part(4))
+            }
+        };
+        *self = Self { smoothed: Some(nanos(smoothed)), variation: nanos(variation).get() };
+    }
+
+    fn smoothed(&self) -> Option<(Span, Span)> {
+        self.smoothed.map(|smoothed| (span(smoothed.get()), span(self.variation)))
     }
 
     /// How long to wait for the answer to the given attempt, counted from 0; doubles with each.
-    pub fn timeout(&self, attempt: u32) -> Span {
+    pub fn timeout(&self, attempt: u8) -> Span {
         let first = self
-            .measured
-            .map_or(FIRST_TIMEOUT, |measured| (measured.smoothed + measured.variation.times(4)).max(SHORTEST_TIMEOUT));
+            .smoothed()
+            .map_or(FIRST_TIMEOUT, |(smoothed, variation)| (smoothed + variation.times(4)).max(SHORTEST_TIMEOUT));
         first.times(1 << attempt.min(LARGEST_DOUBLING)).min(LONGEST_TIMEOUT)
     }
 }

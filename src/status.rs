@@ -388,7 +388,7 @@ impl PeerStatus {
             node_id: member.peer.node.get(),
             incarnation: member.peer.incarnation.get(),
             address: member.peer.address.to_string(),
-            offset_ns: member.last_offset.unwrap_or(measured.offset).ahead().as_nanos(),
+            offset_ns: member.last_offset().unwrap_or(measured.offset).ahead().as_nanos(),
             delay_ns: member.least_delay().unwrap_or_default().as_nanos(),
             skew_ppb: measured.estimate.skew.as_ppb(),
             error_bound_ns: measured.estimate.error_bound.as_nanos(),
@@ -402,7 +402,7 @@ impl PeerStatus {
             counted: reason.is_none(),
             reason: reason.map(str::to_owned),
             last_heard_ms: millis(now - member.last_heard),
-            retransmissions: member.retransmissions,
+            retransmissions: member.retransmissions.into(),
         })
     }
 }

@@ -17,40 +17,38 @@ pub struct Asked {
 }
 
 /// The last `N` of them that have not been answered. Later ones follow earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unanswered<const N: usize>([Option<Asked>; N]);
-
-impl<const N: usize> Default for Unanswered<N> {
-    fn default() -> Self {
-        Self([None; N])
-    }
-}
+///
+/// On the heap from the first one on: the members of a large group are asked all together, and have none of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unanswered<const N: usize>(Option<Box<[Option<Asked>; N]>>);
 
 impl<const N: usize> Unanswered<N> {
     /// A request goes out. The oldest is given up when there is no room for another.
     pub fn push(&mut self, asked: Asked) {
-        let free = self.0.iter().position(Option::is_none).unwrap_or(0);
-        if let Some(later) = self.0.get_mut(free..) {
+        let requests = self.0.get_or_insert_with(|| Box::new([None; N]));
+        let free = requests.iter().position(Option::is_none).unwrap_or(0);
+        if let Some(later) = requests.get_mut(free..) {
             later.rotate_left(1);
         }
-        if let Some(last) = self.0.last_mut() {
+        if let Some(last) = requests.last_mut() {
             *last = Some(asked);
         }
     }
 
     /// The request with this t1, if its answer is still waited for.
     pub fn at(&mut self, t1: LocalTime) -> Option<&mut Asked> {
-        self.0.iter_mut().flatten().find(|asked| asked.t1 == t1)
+        self.0.iter_mut().flat_map(|requests| requests.iter_mut()).flatten().find(|asked| asked.t1 == t1)
     }
 
     /// The same, when that answer has come: no other is waited for.
     pub fn take(&mut self, t1: LocalTime) -> Option<Asked> {
-        self.0.iter_mut().find_map(|asked| asked.take_if(|asked| asked.t1 == t1))
+        let mut requests = self.0.iter_mut().flat_map(|requests| requests.iter_mut());
+        requests.find_map(|asked| asked.take_if(|asked| asked.t1 == t1))
     }
 
     /// The request that went out last, of those whose answers are waited for.
     pub fn last(&self) -> Option<&Asked> {
-        self.0.iter().flatten().next_back()
+        self.0.iter().flat_map(|requests| requests.iter()).flatten().next_back()
     }
 }
 
@@ -78,5 +76,6 @@ mod tests {
         }
         unanswered.push(asked(6));
         assert_eq!(unanswered.at(asked(2).t1), None);
+        assert_eq!(unanswered.last(), Some(&asked(6)));
     }
 }

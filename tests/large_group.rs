@@ -212,10 +212,10 @@ fn an_answer_to_the_group_counts_once() {
 fn what_the_answer_was_asked_to_wait_is_no_round_trip() {
     let (now, window, way) = (LocalTime::from_nanos(1_000_000_000), Span::from_millis(250), Span::from_micros(50));
     let peer = Peer::new(NodeId::new(2), Incarnation::new(1), address(1), &messages::join(), true);
-    let mut member = Member::new(peer, None, now);
-    member.request_sent(Asked { t1: now, left: Stamp::user(now), window });
+    let mut member = Member::new(peer, Skew::ZERO, None, now);
+    let called = Asked { t1: now, left: Stamp::user(now), window };
     let answer = messages::response(now, now + way, now + way + window);
-    member.answered(&answer, Stamp::user(now + way.times(2) + window), None).unwrap();
+    member.answered(&answer, Stamp::user(now + way.times(2) + window), Some(called), None).unwrap();
     assert_eq!(member.round_trip.timeout(0), Span::from_millis(20));
 }
 

@@ -1,7 +1,5 @@
 //! What a master makes of a round's answers: the average, its own correction and the others', and when the next round comes.
 
-use std::iter;
-
 use crate::average::{Ensemble, Reading, Standing, Verdict};
 use crate::clock::Correction;
 use crate::context::{Context, Event, is_plausible};
@@ -59,7 +57,9 @@ impl Master {
         self.members.values_mut().for_each(|member| member.check_heritage(now, own));
         let is_founded = self.stage == Stage::Founded;
         let members = self.members().filter(|member| !is_founded || !matches!(member.asking, Asking::Burst { .. }));
-        members.filter_map(|member| Some((member.peer.node, member.measured(now, own)?))).collect()
+        let mut measured = Vec::with_capacity(self.members.len());
+        measured.extend(members.filter_map(|member| Some((member.peer.node, member.measured(now, own)?))));
+        measured
     }
 
     /// Who has which standing, and what comes out when those with a vote are averaged. `is_misled`: the master's local clock has just jumped.
@@ -102,7 +102,10 @@ impl Master {
             let reading = self.members.get(node)?.reading(measured, own, closest);
             Some(Reading { standing: reading.standing.max(best), ..reading })
         });
-        iter::once(self.own_reading(context, own, measured, is_misled)).chain(others).collect()
+        let mut readings = Vec::with_capacity(measured.len() + 1);
+        readings.push(self.own_reading(context, own, measured, is_misled));
+        readings.extend(others);
+        readings
     }
 
     /// Tells the members what became of their readings. Those that are counted, with what has been learned of their oscillators.
@@ -168,14 +171,15 @@ impl Master {
         agreed: &Agreed,
         now: LocalTime,
     ) {
-        let entries = measured.iter().filter_map(|(node, measured)| {
-            let entry = self.entry(context, *node, measured, agreed.offset, agreed.rate, now)?;
+        let entry = |master: &Self, context: &Context, (node, measured): &(NodeId, Measured)| {
+            let entry = master.entry(context, *node, measured, agreed.offset, agreed.rate, now)?;
             Some(Entry { error_bound: entry.error_bound + agreed.held, ..entry })
-        });
-        let entries: Vec<Entry> = entries.collect();
+        };
         if pacing::is_large(self.members.len()) {
-            self.deliver_paced(context, &entries, now);
+            measured.iter().for_each(|one| entry(self, context, one).iter().for_each(|entry| self.order(entry)));
+            self.deliver_paced(context, now);
         } else {
+            let entries: Vec<Entry> = measured.iter().filter_map(|one| entry(self, context, one)).collect();
             self.deliver(context, &entries, now);
         }
     }

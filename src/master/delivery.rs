@@ -41,7 +41,7 @@ impl Master {
             let Some(member) = self.members.get_mut(&entry.node) else {
                 continue;
             };
-            member.ordered(self.round, *entry);
+            member.ordered(self.round, entry);
             self.timers.set(Timer::Repeat(entry.node), now + member.round_trip.timeout(0));
             let alone = tell_alone(member, false);
             if group.is_some() && member.peer.hears_group {
@@ -57,13 +57,15 @@ impl Master {
         }
     }
 
-    /// Sends the corrections of a round to the members of a large group, some at a time.
-    pub(super) fn deliver_paced(&mut self, context: &mut Context, entries: &[Entry], now: LocalTime) {
-        for entry in entries {
-            if let Some(member) = self.members.get_mut(&entry.node) {
-                member.ordered(self.round, *entry);
-            }
+    /// A member of a large group shall be sent a correction with [`Master::deliver_paced`].
+    pub(super) fn order(&mut self, entry: &Entry) {
+        if let Some(member) = self.members.get_mut(&entry.node) {
+            member.ordered(self.round, entry);
         }
+    }
+
+    /// Sends the corrections that were ordered for a round to the members of a large group, some at a time.
+    pub(super) fn deliver_paced(&mut self, context: &mut Context, now: LocalTime) {
         self.untold = NodeId::default();
         self.hand_out(context, now);
     }
@@ -91,15 +93,15 @@ impl Master {
         let Some(member) = self.members.get_mut(&node) else {
             return;
         };
-        let Some(delivery) = member.delivery else {
+        let Some(attempts) = member.attempts() else {
             return;
         };
-        if delivery.attempts >= ATTEMPTS {
-            member.delivery = None;
+        if attempts >= ATTEMPTS {
+            member.give_up_order();
             return;
         }
-        member.retransmissions += 1;
-        self.timers.set(Timer::Repeat(node), now + member.round_trip.timeout(delivery.attempts));
+        member.retransmissions = member.retransmissions.saturating_add(1);
+        self.timers.set(Timer::Repeat(node), now + member.round_trip.timeout(attempts));
         tell_alone(member, false).into_iter().for_each(|correction| context.send(correction));
     }
 
@@ -119,13 +121,13 @@ impl Master {
         if header.term != self.term {
             return context.drop_datagram(DropReason::StaleTerm, from);
         }
-        let Some(delivery) = member.acknowledged(header.round, acknowledgement) else {
+        let Some(correction) = member.acknowledged(header.round, acknowledgement) else {
             return context.drop_datagram(DropReason::Unsolicited, from);
         };
         member.last_heard = now;
         self.timers.cancel(Timer::Repeat(header.sender));
         if acknowledgement.outcome == Outcome::Refused {
-            context.tell(Event::RefusedBySlave { node: header.sender, correction: delivery.entry.correction });
+            context.tell(Event::RefusedBySlave { node: header.sender, correction });
         }
     }
 }
@@ -133,7 +135,6 @@ impl Master {
 /// The frame that tells a member alone what it has to do, once more; `None` when there is nothing to do.
 fn tell_alone(member: &mut Member, by_response: bool) -> Option<Outgoing> {
     let (to, previous) = (member.peer.recipient(), member.last_answered());
-    let delivery = member.delivery.as_mut()?;
-    delivery.attempts += 1;
-    Some(Outgoing::Correction { to, round: delivery.round, entry: delivery.entry, previous, by_response })
+    let (round, entry) = member.told()?;
+    Some(Outgoing::Correction { to, round, entry, previous, by_response })
 }

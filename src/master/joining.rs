@@ -74,7 +74,8 @@ impl Master {
             return context.drop_datagram(DropReason::TableFull, from);
         }
         let unanswered = self.candidates.remove(&from).map(|former| former.unanswered).unwrap_or_default();
-        self.candidates.insert(from, Candidate { peer, since: now, is_fresh: arrival.is_fresh, unanswered });
+        let candidate = Candidate { peer, join: *join, since: now, is_fresh: arrival.is_fresh, unanswered };
+        self.candidates.insert(from, candidate);
         context.send(Outgoing::Request { to: peer.recipient(), node: peer.node });
     }
 
@@ -125,19 +126,19 @@ impl Master {
     pub(super) fn admit(
         &mut self,
         context: &mut Context,
-        peer: Peer,
+        &Candidate { peer, join, .. }: &Candidate,
         asked: Asked,
         response: &Response,
         now: LocalTime,
     ) {
         let own_rate_error = context.clock.is_corrected().then(|| context.clock.rate_error(now));
-        let mut member = Member::new(peer, own_rate_error, now);
+        let mut member = Member::new(peer, join.rate_error, own_rate_error, now);
         Self::apply_settings(context, &mut member);
         member.request_sent(asked);
         // Who was cut off meanwhile stands anywhere within its own bound, and not in step.
         let is_in_step =
             response.is_synchronised && response.error_bound <= within(context.clock.target_error_bound(now));
-        if self.inherits.is_some() && peer.corrected_in == self.inherits && is_in_step {
+        if self.inherits.is_some() && join.corrected_in == self.inherits && is_in_step {
             member.asking = Asking::SHORT_BURST;
             member.inherit(now);
             // The first round may have been due when nobody had joined yet, and the next one may be far.

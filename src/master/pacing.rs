@@ -12,7 +12,7 @@ pub(crate) const BURST_PAUSE: Span = Span::from_millis(20);
 /// second; so it takes them some eight seconds, and the others join again meanwhile.
 pub(crate) const BURSTS: usize = 256;
 /// How often a member is asked in one round, and how often a correction is sent.
-pub(crate) const ATTEMPTS: u32 = 4;
+pub(crate) const ATTEMPTS: u8 = 4;
 /// Between these some corrections of a large group are sent. Shorter is nothing a poll can wait for.
 pub(crate) const HAND_OUT_PAUSE: Span = Span::from_millis(1);
 

@@ -130,7 +130,7 @@ impl Master {
             self.timers.cancel(Timer::Ask(*node));
             self.timers.cancel(Timer::Repeat(*node));
             if has_call && is_called(context, &member.peer) {
-                member.asking = Asking::Called;
+                member.call();
             } else {
                 member.asking = Asking::Waiting { attempts: 0 };
                 // Over a long route the answer to the last request may still come: one that is asked anew all the time is never heard.
@@ -213,7 +213,7 @@ impl Master {
                 }
                 member.asking = Asking::Waiting { attempts: attempts + 1 };
                 if attempts > 0 {
-                    member.retransmissions += 1;
+                    member.retransmissions = member.retransmissions.saturating_add(1);
                 }
                 self.timers.set(Timer::Ask(node), now + member.round_trip.timeout(attempts));
             }
@@ -232,14 +232,13 @@ impl Master {
         if let Some(candidate) = self.candidates.get_mut(&from)
             && (candidate.peer.node, candidate.peer.incarnation) == (header.sender, header.incarnation)
             && let Some(asked) = candidate.unanswered.take(response.t1)
+            && let Some(candidate) = self.candidates.remove(&from)
         {
-            let peer = candidate.peer;
-            self.candidates.remove(&from);
             // Others have come in since it joined.
-            if !self.has_place_for(context, peer.node, from) {
+            if !self.has_place_for(context, candidate.peer.node, from) {
                 return;
             }
-            self.admit(context, peer, asked, response, now);
+            self.admit(context, &candidate, asked, response, now);
         }
         let is_asked_twice = !pacing::is_large(self.members.len());
         let Some(member) = self.members.get_mut(&header.sender) else {
@@ -251,11 +250,9 @@ impl Master {
         let was_silent = member.is_silent();
         let is_awaited = matches!(member.asking, Asking::Called | Asking::Waiting { .. });
         let called = self.called.filter(|called| called.t1 == response.t1 && is_awaited);
-        // What it shares with all the others has become its own request now, with the stamp that has come meanwhile.
-        if let Some(called) = called.filter(|_| is_called(context, &member.peer)) {
-            member.request_sent(called);
-        }
-        match member.answered(response, stamp, context.known_rate()) {
+        // What it shares with all the others is its own request now, with the stamp that has come meanwhile.
+        let called = called.filter(|_| is_called(context, &member.peer));
+        match member.answered(response, stamp, called, context.known_rate()) {
             Err(BadResponse::Unsolicited) => return context.drop_datagram(DropReason::Unsolicited, from),
             Err(BadResponse::Implausible) => return context.drop_datagram(DropReason::ImplausibleTimes, from),
             Ok(Judgement::Restarted) => context.tell(Event::LocalClockJumped { node: header.sender }),
@@ -265,9 +262,7 @@ impl Master {
             context.tell(Event::Returned { node: header.sender });
         }
         // An answer that names the round of its last correction acknowledges it.
-        if header.term == self.term && member.delivery.is_some_and(|delivery| delivery.round == response.applied_round)
-        {
-            member.delivery = None;
+        if header.term == self.term && member.acknowledged_by_response(response.applied_round) {
             self.timers.cancel(Timer::Repeat(header.sender));
         }
         match member.asking {

@@ -134,13 +134,11 @@ impl Slave {
             is_reference: false,
             priority: 0,
             merit: None,
-            corrected_in: None,
-            rate_error: Skew::MAX,
         };
         let policy = CorrectionPolicy { allow_step: scenario.node.allow_step, ..CorrectionPolicy::default() };
         Self {
             clock: DisciplinedClock::new(local, time, Skew::ZERO, policy),
-            member: Member::new(peer, None, local),
+            member: Member::new(peer, Skew::MAX, None, local),
             oscillator,
             from_master: Link::new(Random::between(seed, Purpose::Link, master, number)),
             to_master: Link::new(Random::between(seed, Purpose::Link, number, master)),
@@ -169,8 +167,8 @@ impl Slave {
     }
 
     /// Is sent a correction, so many times at most, until it arrives.
-    fn told(&mut self, scenario: &Scenario, round: Round, entry: &Entry, mut at: Span, attempts: u32) {
-        self.member.ordered(round, *entry);
+    fn told(&mut self, scenario: &Scenario, round: Round, entry: &Entry, mut at: Span, attempts: u8) {
+        self.member.ordered(round, entry);
         for attempt in 0..attempts {
             if let Some(arrival) = arrival_of(&mut self.from_master, at, scenario, Heading::FromMaster) {
                 return self.correct(round, entry, arrival);
@@ -321,7 +319,7 @@ impl Ensemble<'_> {
     }
 
     /// Asks a slave from `at` on until it answers, or is given up; so many attempts were for nothing before.
-    fn ask_alone(&mut self, index: usize, mut at: Span, attempts: u32) -> Option<Span> {
+    fn ask_alone(&mut self, index: usize, mut at: Span, attempts: u8) -> Option<Span> {
         for attempt in attempts..ATTEMPTS {
             if let Some(answered) = self.exchange(index, at, Span::ZERO) {
                 return Some(answered);
@@ -341,7 +339,7 @@ impl Ensemble<'_> {
         let back = arrival_of(&mut slave.to_master, arrived + turn, self.scenario, Heading::ToMaster)?;
         let (t4, clock) = self.master.clock(back);
         // A sample that contradicts the others is put aside, and an answer that makes no sense is none.
-        let _ = slave.member.answered(&response, stamp(t4), clock.map(DisciplinedClock::rate));
+        let _ = slave.member.answered(&response, stamp(t4), None, clock.map(DisciplinedClock::rate));
         Some(back)
     }
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
+use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{Domain, Incarnation, NodeId, Round, Term};
 use berkeleyd::node::Node;
 use berkeleyd::protocol::{Announce, Corrections, Entry, Frame, Header, Leave, Merit, Message, Request};
@@ -297,4 +298,32 @@ fn a_submaster_that_learns_the_time_leaves_no_timeout_that_is_due_again_at_once(
         now = now + Span::from_millis(1);
     }
     assert!(tiers.lower().as_master().is_some());
+}
+
+/// A newcomer is corrected as soon as it has been measured, in the name of the round under way. When that was averaged it was sent another
+/// correction in the name of the same round, which no slave takes.
+#[test]
+fn who_joins_while_a_round_collects_its_answers_is_not_corrected_twice_in_it() {
+    const MEMBERS: usize = 4;
+    let mut network = Network::new();
+    let start = |network: &mut Network, role| {
+        let number = NodeId::new(1 + u64::try_from(network.members.len()).unwrap());
+        network.start(NodeConfig { group: Some(group()), ..NodeConfig::new(number, role) }, Fault::default())
+    };
+    start(&mut network, Role::Master);
+    for _ in 1..MEMBERS {
+        start(&mut network, Role::Slave);
+    }
+    network.run_until(Span::from_secs(5));
+    // Each round waits for one that does not answer.
+    network.pause(1);
+    for _ in 0..20 {
+        network.run_for(Span::from_millis(20));
+        start(&mut network, Role::Slave);
+    }
+    network.run_for(Span::from_secs(1));
+    for newcomer in &network.members[MEMBERS..] {
+        assert!(newcomer.node.clock().is_corrected());
+        assert_eq!(newcomer.node.counters().dropped(DropReason::DuplicateCorrection), 0);
+    }
 }

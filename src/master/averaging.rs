@@ -172,6 +172,10 @@ impl Master {
         now: LocalTime,
     ) {
         let entry = |master: &Self, context: &Context, (node, measured): &(NodeId, Measured)| {
+            // A newcomer may have been corrected between two rounds, as part of this one; it takes no second correction in it.
+            if master.members.get(node)?.is_corrected_in(master.round) {
+                return None;
+            }
             let entry = master.entry(context, *node, measured, agreed.offset, agreed.rate, now)?;
             Some(Entry { error_bound: entry.error_bound + agreed.held, ..entry })
         };

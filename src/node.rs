@@ -328,6 +328,11 @@ impl Node {
         let Header { sender, incarnation, .. } = frame.header;
         match (&frame.message, &self.role) {
             (Message::Join(_), _) => false,
+            (Message::Response(response), RoleState::Master(master))
+                if master.awaits(sender, incarnation, from, response.t1) =>
+            {
+                true
+            }
             (_, RoleState::Master(master)) => master.has_member(sender, incarnation, from),
             (_, RoleState::Slave(slave)) => slave.hears(sender, incarnation, from),
         }

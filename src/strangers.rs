@@ -1,6 +1,7 @@
 //! How much of what strangers send a node takes in.
 //!
-//! Whoever is no member and not the master followed has an allowance, and so have joins, which anybody can send in a member's name.
+//! Whoever is no member and not the master followed has an allowance, and so have joins, which anybody can send in a member's name. An answer that a
+//! joining node was asked for takes none: thousands that join at once use up all of it, and none of them would become a member.
 //! It is asked only for what was decoded, is authentic and no repetition, so that garbage and forgeries use up
 //! nobody's. What is beyond it is dropped: a frame that is taken in can cost an answer, and that costs ten times as much as a look.
 //!

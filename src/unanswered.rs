@@ -40,7 +40,12 @@ impl<const N: usize> Unanswered<N> {
         self.0.iter_mut().flat_map(|requests| requests.iter_mut()).flatten().find(|asked| asked.t1 == t1)
     }
 
-    /// The same, when that answer has come: no other is waited for.
+    /// True while an answer to the request with this t1 is waited for.
+    pub fn contains(&self, t1: LocalTime) -> bool {
+        self.0.iter().flat_map(|requests| requests.iter()).flatten().any(|asked| asked.t1 == t1)
+    }
+
+    /// The request with this t1, when its answer has come: no other is waited for.
     pub fn take(&mut self, t1: LocalTime) -> Option<Asked> {
         let mut requests = self.0.iter_mut().flat_map(|requests| requests.iter_mut());
         requests.find_map(|asked| asked.take_if(|asked| asked.t1 == t1))

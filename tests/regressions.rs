@@ -16,7 +16,7 @@ use berkeleyd::stamp::Stamp;
 use berkeleyd::tiers::{Tier, Tiers};
 use berkeleyd::time::{LocalTime, Skew, Span, Time, WIRE_LIMIT};
 use bytes::BytesMut;
-use support::messages::announce;
+use support::messages::{self, announce};
 use support::network::{Fault, Network, group};
 
 const SLAVE: NodeId = NodeId::new(5);
@@ -326,4 +326,31 @@ fn who_joins_while_a_round_collects_its_answers_is_not_corrected_twice_in_it() {
         assert!(newcomer.node.clock().is_corrected());
         assert_eq!(newcomer.node.counters().dropped(DropReason::DuplicateCorrection), 0);
     }
+}
+
+/// Ten thousand slaves of one host joined within seconds. Their joins used up what strangers may send, and the answers of those that had been asked were
+/// dropped with the rest.
+#[test]
+fn a_crowd_that_joins_does_not_keep_out_those_of_it_that_were_asked() {
+    let mut master = node(Role::Master, Time::default());
+    let mut say = |port: u16, message| {
+        let (sender, incarnation) = (NodeId::new(u64::from(port)), Incarnation::new(7));
+        let header =
+            Header { domain: Domain::default(), round: Round::default(), term: Term::default(), sender, incarnation };
+        let (mut datagram, mut sent) = (BytesMut::new(), BytesMut::new());
+        Frame { header, message }.encode(&mut datagram);
+        master.handle_datagram(NOW, SocketAddr::from(([192, 0, 2, 1], port)), Stamp::user(NOW), &datagram);
+        let mut asked = None;
+        while master.poll_transmit(NOW, &mut sent).is_some() {
+            if let Ok(Frame { message: Message::Request(request), .. }) = Frame::decode(&sent) {
+                asked = Some(request.t1);
+            }
+        }
+        (asked, master.counters().dropped(DropReason::TooMany), master.as_master().unwrap().members().count())
+    };
+    let (asked, ..) = say(1_000, Message::Join(messages::join()));
+    let crowd = (1_001..10_000).map(|port| say(port, Message::Join(messages::join())));
+    assert!(crowd.last().is_some_and(|(_, too_many, _)| too_many > 0));
+    let (_, _, members) = say(1_000, Message::Response(messages::response(asked.unwrap(), NOW, NOW)));
+    assert_eq!(members, 1);
 }

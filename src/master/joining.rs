@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::context::{Arrival, Context, Event, Outgoing, is_within_leap};
 use crate::counters::DropReason;
-use crate::identity::{NodeId, Round};
+use crate::identity::{Incarnation, NodeId, Round};
 use crate::member::{Asking, Member, Peer};
 use crate::protocol::{Join, Response};
 use crate::time::{LocalTime, Span};
@@ -77,6 +77,13 @@ impl Master {
         let candidate = Candidate { peer, join: *join, since: now, is_fresh: arrival.is_fresh, unanswered };
         self.candidates.insert(from, candidate);
         context.send(Outgoing::Request { to: peer.recipient(), node: peer.node });
+    }
+
+    /// True for an answer that a candidate was asked for: that comes once for each request.
+    pub fn awaits(&self, node: NodeId, incarnation: Incarnation, from: SocketAddr, t1: LocalTime) -> bool {
+        self.candidates.get(&from).is_some_and(|Candidate { peer, unanswered, .. }| {
+            peer.node == node && peer.is(incarnation, from) && unanswered.contains(t1)
+        })
     }
 
     /// True when this node is a member or can become one. Nobody who is makes room for a newcomer; that there is none is counted and told.

@@ -27,7 +27,7 @@ fn ensemble(lab: &Lab) -> (Vec<Daemon>, u64) {
         })
         .collect();
     let all: Vec<&Daemon> = nodes.iter().collect();
-    let master = lab.patiently("they have a master", || agreed_master(&all));
+    let master = lab.until("they have a master", || agreed_master(&all));
     (nodes, master)
 }
 
@@ -39,7 +39,7 @@ fn sockets(nodes: &[Daemon]) -> Vec<&Path> {
 fn shows(lab: &Lab, browser: &Browser, selector: &str, words: &str) {
     let mut last = String::new();
     let deadline = lab.clock.now() + berkeleyd::time::Span::from_secs(60);
-    lab.patiently(&format!("{selector} shows {words:?}"), || {
+    lab.until(&format!("{selector} shows {words:?}"), || {
         last = browser.text(selector);
         assert!(lab.clock.now() < deadline, "{selector} does not show {words:?}: {last}");
         last.contains(words).then_some(())
@@ -104,11 +104,11 @@ fn a_fail_over_is_seen_as_it_happens() {
         nodes.iter().position(|node| node.look().is_some_and(|status| status.node_id == master)).expect("the master");
     let dead = nodes.remove(place);
     dead.signal(Signal::SIGKILL);
-    let next = lab.patiently("another master", || agreed_master(&nodes.iter().collect::<Vec<_>>()));
+    let next = lab.until("another master", || agreed_master(&nodes.iter().collect::<Vec<_>>()));
     shows(&lab, &browser, "#tiles", &format!("Master\n{next}\n"));
     shows(&lab, &browser, "#terms", &format!("Term 2: node {next}, from "));
     // Who has not heard of the new term yet still follows the old one.
-    lab.patiently("both terms are told, the former one as over", || {
+    lab.until("both terms are told, the former one as over", || {
         let terms = browser.text("#terms");
         let mut former = terms.lines().filter(|line| line.starts_with(&format!("Term 1: node {master}, from ")));
         former.any(|line| line.contains(" until ")).then_some(())
@@ -236,7 +236,7 @@ impl Crowd {
             .args(["--slaves", &slaves.to_string()])
             .arg(socket);
         let crowd = Self(command.stdin(Stdio::null()).spawn().expect("python3"));
-        lab.patiently("the crowd is there", || socket.exists().then_some(()));
+        lab.until("the crowd is there", || socket.exists().then_some(()));
         crowd
     }
 }
@@ -272,7 +272,7 @@ fn processor_ms(browser: &Browser) -> f64 {
 fn a_thousand_nodes_do_not_make_it_stumble() {
     let lab = Lab::new();
     let nodes = [lab.join("master", "--role master"), lab.join("slave", "--role slave")];
-    lab.patiently("a slave is listed", || nodes[0].look().filter(|status| !status.peers.is_empty()));
+    lab.until("a slave is listed", || nodes[0].look().filter(|status| !status.peers.is_empty()));
     // The second one has more points than one answer of the exporter takes.
     for (slaves, seen) in [(100, 5), (1_000, 12)] {
         let socket = lab.path(&format!("crowd{slaves}.sock"));

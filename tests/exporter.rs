@@ -27,7 +27,7 @@ fn pair(lab: &Lab) -> ([Daemon; 2], Daemon, SocketAddr) {
     lab.agree(&[&nodes[0], &nodes[1]]);
     let (exporter, address) = lab.export("exporter", "127.0.0.1:0", &[&nodes[0].socket, &nodes[1].socket]);
     // The nodes are looked at one after the other: what the first says of its slave is shown before the second has been asked.
-    lab.patiently("both nodes and the slave are shown", || {
+    lab.until("both nodes and the slave are shown", || {
         let text = get(address, "/metrics").body;
         let up = numbers(&text, "berkeleyd_up").into_values().filter(|&up| up > 0.0).count();
         (up == nodes.len() && text.contains("berkeleyd_peer_offset_seconds{")).then_some(())
@@ -246,7 +246,7 @@ fn sockets_that_are_dead_slow_or_foreign_are_told_and_hold_no_other_up() {
         (&dripping, "does not answer: it is stopped or overloaded"),
         (&older, "has version 0.0.9"),
     ] {
-        let told = lab.patiently("it is told what is wrong", || reason(socket));
+        let told = lab.until("it is told what is wrong", || reason(socket));
         assert!(told.contains(words), "{told}");
     }
     let up = numbers(&get(address, "/metrics").body, "berkeleyd_up");
@@ -258,11 +258,11 @@ fn sockets_that_are_dead_slow_or_foreign_are_told_and_hold_no_other_up() {
     let late = lab.launch("missing", Command::new(support::lab::BINARY), &format!("{} --role slave", lab.group()));
     fs::remove_file(&missing).err();
     std::os::unix::fs::symlink(&late.socket, &missing).expect("a link");
-    lab.patiently("it is found", || {
+    lab.until("it is found", || {
         node(address, &missing).filter(|node| node["silence"].is_null() && !node["status"].is_null())
     });
     late.signal(Signal::SIGKILL);
-    let gone = lab.patiently("it is missed", || node(address, &missing).filter(|node| !node["silence"].is_null()));
+    let gone = lab.until("it is missed", || node(address, &missing).filter(|node| !node["silence"].is_null()));
     assert!(gone["status"]["role"] == "slave" && gone["happenings"].to_string().contains("no answer"), "{gone}");
     exporter.signal(Signal::SIGINT);
     let (code, log, _) = exporter.end(&lab);
@@ -292,8 +292,8 @@ fn what_keeps_it_from_starting_is_told_in_one_line() {
     }
     // Whoever opens the page to all is told so.
     let (exporter, _) = lab.export("open", "0.0.0.0:0", &[&lab.path("nobody.sock")]);
-    lab.patiently("a warning", || exporter.log().contains("there is no password").then_some(()));
+    lab.until("a warning", || exporter.log().contains("there is no password").then_some(()));
     let (exporter, _) = lab.export("closed", "127.0.0.1:0", &[&lab.path("nobody.sock")]);
-    lab.patiently("it looks", || exporter.log().contains("no node runs here").then_some(()));
+    lab.until("it looks", || exporter.log().contains("no node runs here").then_some(()));
     assert!(!exporter.log().contains("password"), "{}", exporter.log());
 }

@@ -561,7 +561,7 @@ fn a_buffer_that_was_too_small_is_told_once_with_the_setting_that_helps() {
         (0..12_000).for_each(|_| actor.send(address, &frame));
         node.signal(Signal::SIGCONT);
         // The kernel tells of the loss with the first datagram that there was room for.
-        lab.patiently(&format!("overflow {overflow} is counted"), || {
+        lab.until(&format!("overflow {overflow} is counted"), || {
             actor.send(address, &frame);
             (node.status().counters.socket_drops > before).then_some(())
         });

@@ -106,8 +106,9 @@ fn takes_part(key: Option<&str>) {
         master.status().peers.iter().all(|peer| peer.node_id != 99).then_some(())
     });
     let dropped = master.status().counters.dropped;
-    let bad = ["out_of_range", "length", "implausible_times", "unsolicited", "wrong_role", "stranger"];
-    assert_eq!(bad.map(|reason| dropped[reason]), [0; 6], "{dropped:?}");
+    // (On a busy machine it may answer so late that it is asked again, and one of its two answers is not waited for.)
+    let bad = ["out_of_range", "length", "implausible_times", "wrong_role", "stranger"];
+    assert_eq!(bad.map(|reason| dropped[reason]), [0; 5], "{dropped:?}");
     lab.agree(&[&master, &slave]);
 }
 
@@ -169,10 +170,13 @@ fn a_peer_written_from_the_document_is_refused_elected_and_hands_over() {
     assert_eq!(event(&mut lines, "elected")["term"], 2);
     event(&mut lines, "averaged");
     let averaged = event(&mut lines, "averaged");
-    let status = lab.until("the one that is left is corrected by it", || {
-        other.look().filter(|status| status.adjustment > before.adjustment && status.master_id == Some(3))
+    // (Not so soon when answers take more than 20 ms each.)
+    let status = lab.until("the one that is left agrees with it", || {
+        other.look().filter(|status| {
+            status.adjustment > before.adjustment && status.master_id == Some(3) && status.synchronised
+        })
     });
-    assert_eq!((status.term, status.synchronised), (2, true), "{status:?}");
+    assert_eq!(status.term, 2, "{status:?}");
     let shown = Span::from_nanos(averaged["disciplined_minus_system_ns"].as_i64().expect("a number"));
     assert!((shown - ahead(&status)).abs() < CLOSE, "{shown} there, {} here", ahead(&status));
 

@@ -36,7 +36,7 @@ impl Browser {
         let driver = command.spawn().unwrap_or_else(|error| panic!("chromedriver (Debian: chromium-driver): {error}"));
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut browser = Self { driver, address, session: String::new() };
-        lab.patiently("the driver listens", || std::net::TcpStream::connect(address).ok());
+        lab.until("the driver listens", || std::net::TcpStream::connect(address).ok());
         let profile = format!("--user-data-dir={}", lab.path("profile").display());
         let arguments: Vec<&str> = OPTIONS.into_iter().chain([profile.as_str()]).collect();
         let wanted = json!({ "capabilities": { "alwaysMatch": {

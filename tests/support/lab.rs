@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_berkeleyd");
 /// What has not come about by then never will. Never waited out but by a test that fails.
-pub const PATIENCE: Span = Span::from_secs(10);
+pub const PATIENCE: Span = Span::from_secs(60);
 /// Between two looks, unless a log line comes first.
 pub const GLANCE: StdDuration = StdDuration::from_millis(20);
 /// Agreement, for a machine that does many other things at the same time.
@@ -77,7 +77,7 @@ impl Lab {
         command.args(["exporter", "--listen", listen]);
         command.args(sockets.iter().flat_map(|socket| [Path::new("--socket"), socket]));
         let exporter = self.spawn(name, command, PathBuf::new());
-        let address = self.patiently("the exporter serves", || {
+        let address = self.until("the exporter serves", || {
             let log = exporter.log();
             let (_, rest) = log.split_once("page at http://")?;
             rest.split_once('/')?.0.parse().ok()
@@ -113,11 +113,6 @@ impl Lab {
     /// Looks again and again until there is something to see, and fails when there is not.
     pub fn until<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
         self.within(PATIENCE, what, look)
-    }
-
-    /// The same for what takes its time on a busy machine: browsers, other languages.
-    pub fn patiently<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
-        self.within(Span::from_secs(60), what, look)
     }
 
     pub fn within<T>(&self, patience: Span, what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -273,8 +273,8 @@ fn sockets_that_are_dead_slow_or_foreign_are_told_and_hold_no_other_up() {
 #[test]
 fn what_keeps_it_from_starting_is_told_in_one_line() {
     let lab = Lab::new();
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
-    let _taken = TcpListener::bind(taken).expect("the port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = listener.local_addr().expect("its address");
     for (arguments, code, words) in [
         (vec!["--listen", &taken.to_string()], 1, "another program has this port"),
         (vec!["--listen", "192.0.2.1:9525"], 1, "no such address"),

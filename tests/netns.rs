@@ -25,6 +25,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getgid, getuid};
 use support::lab::{BINARY, CLOSE, Course, Daemon, Lab, agreed_master, spread};
+use support::steady::steadily;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     }
     let trials = TESTS.iter().map(|(name, test)| {
         let run = move || {
-            test();
+            steadily(test);
             Ok(())
         };
         Trial::test(*name, run).with_ignored_flag(obstacle.is_some())

@@ -15,6 +15,7 @@ use berkeleyd::time::Span;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::lab::{CLOSE, Lab, agreed_master, ahead, free_port, skip};
+use support::steady::steadily;
 
 /// Python 3 in the directory of the tests; `None` when the test has to be skipped.
 fn python() -> Option<Command> {
@@ -127,6 +128,10 @@ fn event(lines: &mut impl Iterator<Item = String>, kind: &str) -> Value {
 
 #[test]
 fn a_peer_written_from_the_document_is_refused_elected_and_hands_over() {
+    steadily(a_peer_stands);
+}
+
+fn a_peer_stands() {
     let Some(mut python) = python() else { return };
     let lab = Lab::new();
     let [one, two, theirs] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));

@@ -1,5 +1,5 @@
 //! What several test programs share: a network in virtual time, real nodes, somebody who speaks the protocol by hand, the
-//! plainest message of each kind, and somebody who looks: by HTTP and with a browser.
+//! plainest message of each kind, somebody who looks: by HTTP and with a browser, and patience with a machine that stands still.
 
 #![allow(
     dead_code,
@@ -17,3 +17,4 @@ pub mod http;
 pub mod lab;
 pub mod messages;
 pub mod network;
+pub mod steady;

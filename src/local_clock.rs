@@ -65,6 +65,11 @@ impl LocalClock {
         tightest.unwrap_or(Pair { local: self.now(), system: Time::default(), uncertainty: Span::MAX })
     }
 
+    /// The made-up error.
+    pub fn drift(&self) -> Skew {
+        self.drift
+    }
+
     /// What this clock shows when the oscillator (a clock without drift) shows `raw`. Rises with it, because the drift is far below one.
     pub fn at(&self, raw: LocalTime) -> LocalTime {
         if self.drift == Skew::ZERO {

@@ -25,6 +25,7 @@ mod arrivals;
 mod batch;
 mod departures;
 mod error;
+mod kernel_clock;
 mod link;
 mod outbox;
 mod socket;

@@ -12,8 +12,9 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags};
 use nix::sys::time::TimeSpec;
 
 use super::batch::{BATCH, Headers, Message};
+use super::kernel_clock::KernelClock;
 use super::stamping::software_stamp;
-use crate::local_clock::{LocalClock, Pair};
+use crate::local_clock::LocalClock;
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{Span, Time};
 
@@ -59,8 +60,8 @@ pub(super) struct Arrivals {
     headers: Headers,
     buffers: Vec<u8>,
     taken: Vec<Arrival>,
-    /// When they were taken.
-    at: Pair,
+    /// As it was seen when they were taken.
+    kernel_clock: KernelClock,
     /// The place of the next to be handed on.
     next: usize,
     /// Behind those that were taken there may be others.
@@ -79,7 +80,7 @@ impl Arrivals {
             headers: Headers::new(cmsg_space!([TimeSpec; 3], u32).len()),
             buffers: vec![0; BATCH * ROOM],
             taken: Vec::with_capacity(BATCH),
-            at: Pair::default(),
+            kernel_clock: KernelClock::default(),
             next: 0,
             has_more: true,
             are_stamped,
@@ -117,7 +118,7 @@ impl Arrivals {
         let Some(Arrival { len, from: Some(from), kernel }) = self.taken.get(place).copied() else {
             return Err(io::ErrorKind::InvalidData.into());
         };
-        let at = stamp(self.at, kernel);
+        let at = stamp(&self.kernel_clock, kernel);
         let bytes = self.buffers.get(place * ROOM..).and_then(|bytes| bytes.get(..len)).unwrap_or_default();
         Ok(Received::Datagram { bytes, from, at, is_last: self.next == self.taken.len() })
     }
@@ -140,7 +141,7 @@ impl Arrivals {
         })?;
         headers.mend(result);
         self.has_more = result.has_more;
-        self.at = clock.pair();
+        self.kernel_clock.look(clock);
         Ok(())
     }
 }
@@ -167,15 +168,12 @@ fn sender(message: &Message<'_>) -> Option<SocketAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
 }
 
-/// The arrival of a datagram that was taken at `taken`, on the local clock.
-///
-/// The kernel stamps with CLOCK_REALTIME; how long ago that was, both clocks tell alike (to a nanosecond in a
-/// millisecond's wait, whatever slews it). A stamp from the future, or from longer ago than a datagram waits, means that somebody
-/// has set CLOCK_REALTIME in between; then our own reading has to do.
-fn stamp(taken: Pair, kernel: Option<Time>) -> Stamp {
-    match kernel.map(|at| taken.system - at).filter(|age| (Span::ZERO..LONGEST_WAIT).contains(age)) {
-        Some(age) => Stamp { at: taken.local - age, source: StampSource::Kernel },
-        None => Stamp::user(taken.local),
+/// The arrival of a datagram on the local clock. A stamp from the future, or from longer ago than a datagram waits, means that
+/// somebody has set CLOCK_REALTIME in between; then our own reading has to do.
+fn stamp(taken: &KernelClock, kernel: Option<Time>) -> Stamp {
+    match kernel.filter(|at| (Span::ZERO..LONGEST_WAIT).contains(&taken.age(*at))) {
+        Some(at) => Stamp { at: taken.at(at), source: StampSource::Kernel },
+        None => Stamp::user(taken.now()),
     }
 }
 

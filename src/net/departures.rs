@@ -18,8 +18,9 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags};
 use nix::sys::time::TimeSpec;
 
 use super::batch::{BATCH, Headers, Message};
+use super::kernel_clock::KernelClock;
 use super::stamping::software_stamp;
-use crate::local_clock::{LocalClock, Pair};
+use crate::local_clock::LocalClock;
 use crate::stamp::{Stamp, StampSource};
 use crate::time::{LocalTime, Span, Time};
 
@@ -68,6 +69,7 @@ pub(super) struct Departures<T> {
     waiting: VecDeque<Option<Waiting<T>>>,
     /// Who stamped the last departure.
     source: StampSource,
+    kernel_clock: KernelClock,
     headers: Headers,
     /// What was read and nobody has taken yet.
     notices: VecDeque<Notice<T>>,
@@ -85,6 +87,7 @@ impl<T> Departures<T> {
             first: 0,
             waiting: VecDeque::with_capacity(WAITING),
             source: StampSource::User,
+            kernel_clock: KernelClock::default(),
             headers: Headers::new(control),
             notices: VecDeque::with_capacity(2 * BATCH),
             has_more: true,
@@ -167,19 +170,20 @@ impl<T> Departures<T> {
         })?;
         self.headers.mend(result);
         self.has_more = result.has_more;
-        let now = clock.pair();
+        self.kernel_clock.look(clock);
         for (stamp, about) in told.into_iter().flatten() {
-            let notice = self.notice(now, stamp, about);
+            let notice = self.notice(stamp, about);
             self.notices.push_back(notice);
         }
         Ok(())
     }
 
-    /// What it means that the kernel says this at `now`.
-    fn notice(&mut self, now: Pair, stamp: Option<Time>, about: sock_extended_err) -> Notice<T> {
+    /// What it means that the kernel says this.
+    fn notice(&mut self, stamp: Option<Time>, about: sock_extended_err) -> Notice<T> {
         match about.ee_origin {
             SO_EE_ORIGIN_TIMESTAMPING if about.ee_info == HANDED_OVER => {
-                self.stamped(about.ee_data, now.local, stamp.map(|at| now.local - (now.system - at)))
+                let clock = self.kernel_clock;
+                self.stamped(about.ee_data, clock.now(), stamp.map(|at| clock.at(at)))
             }
             SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6 => {
                 Notice::Unreachable(io::Error::from_raw_os_error(about.ee_errno.cast_signed()))

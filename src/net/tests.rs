@@ -176,6 +176,23 @@ fn a_datagram_arrives_with_its_sender_and_a_stamp() {
 }
 
 #[test]
+fn a_datagram_that_waited_has_the_stamp_of_its_arrival_on_a_clock_that_drifts() {
+    for drift in [Skew::from_ppm(50_000), Skew::from_ppm(-50_000)] {
+        let mut sender = Node::open("127.0.0.1:0", None, None).unwrap();
+        let mut receiver = Node::open("127.0.0.1:0", None, None).unwrap();
+        receiver.clock = LocalClock::new(drift).unwrap();
+        sender.say(receiver.addr(), b"warm");
+        receiver.hear();
+        let before = receiver.clock.now();
+        sender.say(receiver.addr(), b"waits");
+        let after = receiver.clock.now();
+        while receiver.clock.now() - after < Span::from_millis(20) {}
+        let (_, _, at) = receiver.hear();
+        assert!(before <= at && at <= after, "{at:?} is not between {before:?} and {after:?}");
+    }
+}
+
+#[test]
 fn all_nodes_of_a_machine_hear_the_group_and_its_sender_too() {
     let group = group("239.255.7.1");
     // The interface follows from the bound address in the first, and is named in the others.

@@ -377,6 +377,7 @@ impl Master {
             (superior.node, superior.incarnation, superior.address) == (header.sender, header.incarnation, from)
                 && now - superior.asked < YIELD_PATIENCE
                 && header.term > self.term
+                && arrival.is_fresh
         })
     }
 

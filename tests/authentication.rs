@@ -8,13 +8,16 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use berkeleyd::auth::Sequence;
 use berkeleyd::config::{NodeConfig, Role};
 use berkeleyd::context::Event;
 use berkeleyd::counters::DropReason;
 use berkeleyd::identity::{NodeId, Term};
 use berkeleyd::keys::{Key, KeyId, KeyRing, Lifetime};
-use berkeleyd::protocol::{Frame, Message};
-use berkeleyd::time::{Skew, Span};
+use berkeleyd::protocol::{Announce, Frame, Header, Message, Request, Window};
+use berkeleyd::time::{LocalTime, Skew, Span};
+use bytes::BytesMut;
+use support::messages;
 use support::network::{Fault, Network, address, group};
 
 /// A datagram that somebody has taken down: who sent it, and its bytes.
@@ -268,6 +271,26 @@ fn a_recorded_join_or_claim_of_a_high_term_does_not_raise_a_masters() {
     }
     assert_eq!(network.members[1].node.term(), term);
     assert_eq!(master_of(&network, 0..2), Some(NodeId::new(2)));
+}
+
+#[test]
+fn a_recorded_announce_and_request_to_the_group_depose_no_master() {
+    // Of the master of a large group, in a former life of the network.
+    let header = Header { sender: NodeId::new(9), term: Term::new(5), ..messages::header() };
+    let announce = Announce { members: 200, ..messages::announce() };
+    let request = Request { window: Some(Window::new(Span::from_millis(20))), ..Request::bare(LocalTime::default()) };
+    let (mut network, _) = ensemble(2);
+    network.run_until(Span::from_secs(5));
+    let (term, mut keys) = (network.members[1].node.term(), ring(&[(1, 1)]));
+    for (number, message) in (1..).zip([Message::Announce(announce), Message::Request(request)]) {
+        let mut bytes = BytesMut::new();
+        Frame { header, message }.encode(&mut bytes);
+        keys.seal(&mut bytes, None, Sequence::new(number), None);
+        network.inject(1, address(9), &bytes);
+    }
+    let [rival, request] = [DropReason::Rival, DropReason::WrongRole].map(|reason| dropped(&network, 1, reason));
+    assert_eq!((rival, request), (1, 1), "the rival is asked to prove that it is alive, and its request is none");
+    assert_eq!((network.members[1].node.term(), master_of(&network, 0..2)), (term, Some(NodeId::new(2))));
 }
 
 #[test]

@@ -257,6 +257,11 @@ impl Member {
         {
             self.trust.inherited = None;
             self.trust.agreeing = 0;
+            // Nor does it run as it said: the ensemble has gone another way without it.
+            self.estimator = Estimator::new();
+            if let Some((sample, _)) = self.last_sample {
+                self.estimator.push(sample);
+            }
         }
     }
 

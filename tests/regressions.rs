@@ -163,6 +163,33 @@ fn a_slave_of_whom_little_is_known_does_not_draw_the_ensemble_along() {
     }
 }
 
+/// Found by the fuzz target `network`: a new master that counted nobody but itself said that it knew the rate of the ensemble exactly. It promised that
+/// to the heirs, and bounds that were made of it did not hold.
+#[test]
+fn a_master_that_counts_nobody_else_knows_its_rate_no_better_than_before() {
+    const HEIR: usize = 1;
+    let mut network = Network::new();
+    let config = |number| NodeConfig { group: Some(group()), ..NodeConfig::new(NodeId::new(number), Role::Auto) };
+    for (number, priority) in [(1, 1), (2, 0)] {
+        network.start(NodeConfig { priority, ..config(number) }, Fault::default());
+    }
+    network.run_until(Span::from_secs(3));
+    let rate_error = |network: &Network| {
+        let heir = &network.members[HEIR];
+        heir.node.clock().rate_error(heir.local(network.now))
+    };
+    let before = rate_error(&network);
+    assert!(before > Skew::from_ppb(100), "{before:?}");
+    network.kill(0);
+    network.start(config(3), Fault::default());
+    let is_lone = |event: &Event| matches!(event, Event::Averaged { counted: 1, read: 2, .. });
+    while !network.members[HEIR].events.iter().any(is_lone) {
+        network.run_for(Span::from_millis(10));
+        assert!(network.now < Span::from_secs(10), "a newcomer is read and not counted");
+    }
+    assert!(rate_error(&network) >= before, "{:?} after {before:?}", rate_error(&network));
+}
+
 /// Found by the fuzz target `network`: a slave that had been cut off since the first second came back to a new master, passed for an heir of the old
 /// one's ensemble, and drew the clocks that were in step after it.
 #[test]

@@ -82,7 +82,8 @@ impl Master {
         // finds newcomers only would claim to be right on what the others still take for the ensemble's time.
         // (Below a submaster nobody else ever counts, and what it does not know is in each entry already.)
         let is_alone = is_founded && own_is_counted && counted.clocks == 1 && context.config.upper.is_none();
-        let held = if is_alone { context.clock.target_error_bound(now) } else { Span::ZERO };
+        let known = || (context.clock.target_error_bound(now), context.clock.rate_error(now));
+        let held = is_alone.then(known).unwrap_or_default();
         let rate = context.clock.rate() + counted.rate_change;
         Some(Agreed { offset: ensemble.offset, rate, counted, held, read: readings.len() })
     }
@@ -134,14 +135,14 @@ impl Master {
 
     /// Takes the master's own clock to where the ensemble is; false when that is further than it may go. A submaster's is where it ought to be.
     fn correct_itself(&self, context: &mut Context, agreed: &Agreed, now: LocalTime) -> bool {
-        let Agreed { counted, held, .. } = agreed;
+        let Agreed { counted, held: (held, held_rate), .. } = agreed;
         let amount = Offset::ZERO.correction(agreed.offset);
         let correction = Correction {
             reference: now,
             amount,
             rate: agreed.rate,
             error_bound: counted.error_bound + *held,
-            rate_error: counted.rate_error,
+            rate_error: counted.rate_error + *held_rate,
         };
         let is_led = context.config.upper.is_some();
         let applied = (!is_led).then(|| context.clock.correct(correction, now)).transpose();
@@ -177,7 +178,9 @@ impl Master {
                 return None;
             }
             let entry = master.entry(context, *node, measured, agreed.offset, agreed.rate, now)?;
-            Some(Entry { error_bound: entry.error_bound + agreed.held, ..entry })
+            let (held, held_rate) = agreed.held;
+            let rate_error = (entry.rate_error + held_rate).clamped(Skew::MAX);
+            Some(Entry { error_bound: entry.error_bound + held, rate_error, ..entry })
         };
         if pacing::is_large(self.members.len()) {
             measured.iter().for_each(|one| entry(self, context, one).iter().for_each(|entry| self.order(entry)));
@@ -283,8 +286,8 @@ struct Agreed {
     /// How its time runs relative to the master's local clock.
     rate: Skew,
     counted: Counted,
-    /// What the master did not know of the ensemble's time before, and has not learned now.
-    held: Span,
+    /// What the master did not know of the ensemble's time and rate before, and has not learned now.
+    held: (Span, Skew),
     /// How many clocks were read, the master's own included.
     read: usize,
 }

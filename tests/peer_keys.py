@@ -7,7 +7,7 @@ TRAILER = struct.Struct(">I4xQQ16s")  # key_id, recipient, sequence, mac
 MAC_SIZE = 16
 FLAGS, LENGTH, AUTHENTICATED = slice(4, 6), slice(6, 8), 1
 LEAST, MOST = 80, 1452  # bytes of an authenticated frame
-REMEMBERED, SECOND = 16, 10**9
+REMEMBERED, SECOND = 17, 10**9
 CANDIDATES, PROVEN = 64, 65
 FORGOTTEN_PART = 1000  # 1,000 ppm
 

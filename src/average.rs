@@ -176,6 +176,13 @@ pub struct Ensemble {
     pub verdicts: Vec<Verdict>,
 }
 
+impl Ensemble {
+    /// True when the first reading, the master's own, is part of the average.
+    pub fn counts_first(&self) -> bool {
+        self.verdicts.first() == Some(&Verdict::Counted)
+    }
+}
+
 /// What an averaging function makes of the voters' offsets: those in a range count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Choice {
@@ -385,7 +392,9 @@ fn most_liars(clocks: usize) -> usize {
 
 /// The offsets from the lowest to the highest. O(n log n).
 fn sorted(offsets: impl Iterator<Item = Offset>) -> Vec<Offset> {
-    let mut sorted: Vec<Offset> = offsets.collect();
+    // Growing by doubling takes three times as much while it is moved.
+    let mut sorted = Vec::with_capacity(offsets.size_hint().1.unwrap_or_default());
+    sorted.extend(offsets);
     sorted.sort_unstable();
     sorted
 }

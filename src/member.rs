@@ -88,14 +88,15 @@ struct Last {
     is_held: bool,
 }
 
-/// What was known of an oscillator.
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    skew: Skew,
-    /// How far it was likely to be wrong at most.
-    error: Skew,
-    /// How far it could be wrong, whatever delayed the samples.
-    bound: Skew,
+/// What is known of an oscillator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How it runs relative to the master's.
+    pub skew: Skew,
+    /// How far `skew` is likely to be wrong at most.
+    pub error: Skew,
+    /// How far `skew` can be wrong, whatever delayed the samples.
+    pub bound: Skew,
 }
 
 impl From<&Estimate> for Rate {
@@ -111,8 +112,10 @@ pub struct Measured {
     pub local: LocalTime,
     /// Its disciplined clock's target minus the master's.
     pub offset: Offset,
+    /// How far `offset` can be wrong.
+    pub error_bound: Span,
     /// How its local clock runs.
-    pub estimate: Estimate,
+    pub rate: Rate,
 }
 
 /// Why a response was not used.
@@ -252,8 +255,9 @@ impl Member {
     /// Looks whether it is the heir that it said it was, when the master's own target at `now` is `own`.
     pub fn check_heritage(&mut self, now: LocalTime, own: Time) {
         if let Some(heritage) = self.heritage()
-            && let Some(found) = self.found(now, own)
-            && heritage.is_refuted(found.offset.ahead(), found.estimate.error_bound, now)
+            && let Some(estimate) = self.estimator.estimate(now)
+            && let Some(found) = self.found(&estimate, now, own)
+            && heritage.is_refuted(found.offset.ahead(), found.error_bound, now)
         {
             self.trust.inherited = None;
             self.trust.agreeing = 0;
@@ -522,26 +526,32 @@ impl Member {
 
     /// The same, however old its last answer is; `None` before the first.
     pub fn extrapolated(&self, now: LocalTime, own: Time) -> Option<Measured> {
-        let found = self.found(now, own)?;
+        let estimate = self.estimator.estimate(now)?;
+        let found = self.found(&estimate, now, own)?;
         let Some(heritage) = self.heritage() else {
             return Some(found);
         };
-        let Measured { local, offset, estimate } = found;
+        let Measured { offset, error_bound, .. } = found;
         // A window of few answers takes the quickest of them for one that nothing held up, and itself for better than it is.
         let answers = i64::from(self.estimator.samples().max(1));
-        let error = estimate.offset_error.max(estimate.error_bound.part(answers));
+        let error = estimate.offset_error.max(error_bound.part(answers));
         let weighed = heritage.weighed(offset.ahead(), error, now);
         // The bound is that of the measured offset.
-        let error_bound = estimate.error_bound + (offset.ahead() - weighed).abs();
-        Some(Measured { local, offset: Offset::new(weighed), estimate: Estimate { error_bound, ..estimate } })
+        let error_bound = error_bound + (offset.ahead() - weighed).abs();
+        Some(Measured { offset: Offset::new(weighed), error_bound, ..found })
     }
 
     /// The same, from what was measured alone: an heir may be known better.
-    fn found(&self, now: LocalTime, own: Time) -> Option<Measured> {
+    fn found(&self, estimate: &Estimate, now: LocalTime, own: Time) -> Option<Measured> {
         let report = self.report.as_ref()?;
-        let estimate = self.estimator.estimate(now)?;
         let local = now.on_other_clock(estimate.offset);
-        Some(Measured { local, offset: report.line.target(local).offset_from(own), estimate })
+        let offset = report.line.target(local).offset_from(own);
+        Some(Measured { local, offset, error_bound: estimate.error_bound, rate: estimate.into() })
+    }
+
+    /// How far what was measured of its offset is likely to be wrong: a standard error. `None` before the first answer.
+    pub fn offset_error(&self, now: LocalTime) -> Option<Span> {
+        self.estimator.estimate(now).map(|estimate| estimate.offset_error)
     }
 
     /// Its clock as the averaging functions want it. `closest`: within what it must be known to have a vote. Before the ensemble is
@@ -556,12 +566,12 @@ impl Member {
             Standing::Newcomer
         } else if !is_plausible(own + measured.offset.ahead()) {
             Standing::Implausible
-        } else if closest.is_some_and(|closest| measured.estimate.error_bound > closest) {
+        } else if closest.is_some_and(|closest| measured.error_bound > closest) {
             Standing::Uncertain
         } else {
             Standing::Member
         };
-        Reading { offset: measured.offset, error_bound: measured.estimate.error_bound, weight: self.weight, standing }
+        Reading { offset: measured.offset, error_bound: measured.error_bound, weight: self.weight, standing }
     }
 
     /// Remembers what an average made of it. Tells whether the verdict is new. `is_founder`: it had a vote in the first
@@ -576,7 +586,7 @@ impl Member {
     ) -> bool {
         let agrees = self.obeys(measured) && measured.offset.distance(ensemble) <= gamma;
         // Whoever is known less well than that shows what it was told, and agrees with it wherever its clock is.
-        let is_known = measured.estimate.error_bound <= gamma;
+        let is_known = measured.error_bound <= gamma;
         self.trust.agreeing = match (is_founder, agrees && is_known) {
             (true, _) => PROBATION,
             (false, true) => self.trust.agreeing.saturating_add(1),
@@ -607,27 +617,21 @@ impl Member {
     /// or stamps that jump would leave behind, for good, the rate that they seemed to have while they were in the window. A reference and a founder are not
     /// asked what was learned: their clock's own rate counts, and `ensemble_rate` is wrong by the difference. A founder's is that of
     /// its oscillator, or what it remembers of the ensemble's from a former life or an earlier master.
-    pub fn learned(
-        &mut self,
-        estimate: &Estimate,
-        is_counted: bool,
-        is_founder: bool,
-        ensemble_rate: Skew,
-    ) -> Option<Skew> {
+    pub fn learned(&mut self, rate: Rate, is_counted: bool, is_founder: bool, ensemble_rate: Skew) -> Option<Skew> {
         if !is_counted {
             self.trust.counted_with = None;
             return None;
         }
-        let before = self.trust.counted_with.replace(estimate.into());
+        let before = self.trust.counted_with.replace(rate);
         Some(match (self.report, before) {
-            (Some(report), _) if self.peer.is_reference => report.line.rate.on_top_of(estimate.skew) - ensemble_rate,
+            (Some(report), _) if self.peer.is_reference => report.line.rate.on_top_of(rate.skew) - ensemble_rate,
             (Some(report), None) if is_founder => {
                 let remembered = if report.line.rate.abs() <= LARGEST_MEMORY { report.line.rate } else { Skew::ZERO };
-                remembered.on_top_of(estimate.skew) - ensemble_rate
+                remembered.on_top_of(rate.skew) - ensemble_rate
             }
             (_, None) => Skew::ZERO,
             (_, Some(before)) => {
-                let learned = estimate.skew - before.skew;
+                let learned = rate.skew - before.skew;
                 if learned.abs() <= before.error {
                     learned
                 } else {
@@ -653,9 +657,9 @@ impl Member {
             node_incarnation: self.peer.incarnation,
             reference: measured.local,
             correction,
-            rate: ensemble_rate.relative_to(measured.estimate.skew).clamped(Skew::MAX),
-            error_bound: measured.estimate.error_bound,
-            rate_error: measured.estimate.skew_bound,
+            rate: ensemble_rate.relative_to(measured.rate.skew).clamped(Skew::MAX),
+            error_bound: measured.error_bound,
+            rate_error: measured.rate.bound,
             adjustment: report.adjustment,
         })
     }

@@ -390,9 +390,9 @@ impl PeerStatus {
             address: member.peer.address.to_string(),
             offset_ns: member.last_offset().unwrap_or(measured.offset).ahead().as_nanos(),
             delay_ns: member.least_delay().unwrap_or_default().as_nanos(),
-            skew_ppb: measured.estimate.skew.as_ppb(),
-            error_bound_ns: measured.estimate.error_bound.as_nanos(),
-            offset_error_ns: measured.estimate.offset_error.as_nanos(),
+            skew_ppb: measured.rate.skew.as_ppb(),
+            error_bound_ns: measured.error_bound.as_nanos(),
+            offset_error_ns: member.offset_error(now).unwrap_or_default().as_nanos(),
             sample: member.last_sample().map(|sample| SampleStatus {
                 at_ns: sample.at.as_nanos(),
                 offset_ns: sample.offset.ahead().as_nanos(),

@@ -74,18 +74,18 @@ impl Master {
         let closest = is_founded.then(|| agreement(measured).min(context.config.gamma));
         let gamma = closest.unwrap_or(context.config.gamma);
         let own = context.clock.target(now);
-        let readings = self.readings(context, own, measured, is_misled, closest);
-        let ensemble = context.config.average.of(&readings, gamma, is_founded)?;
-        let own_is_counted = ensemble.verdicts.first() == Some(&Verdict::Counted);
-        let counted = Counted::new(own_is_counted, self.judge(context, measured, &ensemble, gamma).into_iter());
+        // The readings are gone before the verdicts are looked at: those of a large group are the most that a round takes of memory.
+        let average = context.config.average;
+        let ensemble = average.of(&self.readings(context, own, measured, is_misled, closest), gamma, is_founded)?;
+        let counted = self.judge(context, measured, &ensemble, gamma);
         // Who counts nobody but itself has not learned where the ensemble is: it knows that as well as before. Or a new master that
         // finds newcomers only would claim to be right on what the others still take for the ensemble's time.
         // (Below a submaster nobody else ever counts, and what it does not know is in each entry already.)
-        let is_alone = is_founded && own_is_counted && counted.clocks == 1 && context.config.upper.is_none();
+        let is_alone = is_founded && ensemble.counts_first() && counted.clocks == 1 && context.config.upper.is_none();
         let known = || (context.clock.target_error_bound(now), context.clock.rate_error(now));
         let held = is_alone.then(known).unwrap_or_default();
         let rate = context.clock.rate() + counted.rate_change;
-        Some(Agreed { offset: ensemble.offset, rate, counted, held, read: readings.len() })
+        Some(Agreed { offset: ensemble.offset, rate, counted, held, read: ensemble.verdicts.len() })
     }
 
     /// The clocks as the averaging functions want them, the master's own first. `closest`: see [`Member::reading`](crate::member::Member::reading).
@@ -109,16 +109,18 @@ impl Master {
         readings
     }
 
-    /// Tells the members what became of their readings. Those that are counted, with what has been learned of their oscillators.
-    fn judge<'a>(
+    /// Tells the members what became of their readings. What those that are counted have in common, with what has been learned of their
+    /// oscillators.
+    fn judge(
         &mut self,
         context: &mut Context,
-        measured: &'a [(NodeId, Measured)],
+        measured: &[(NodeId, Measured)],
         ensemble: &Ensemble,
         gamma: Span,
-    ) -> Vec<(&'a Measured, Skew)> {
+    ) -> Counted {
         let is_founder = self.stage != Stage::Founded;
-        let mut counted = Vec::new();
+        // Of itself the master has nothing to learn.
+        let mut sum = Counted { clocks: usize::from(ensemble.counts_first()), ..Counted::default() };
         for ((node, measured), verdict) in measured.iter().zip(ensemble.verdicts.iter().skip(1).copied()) {
             let Some(member) = self.members.get_mut(node) else {
                 continue;
@@ -127,10 +129,11 @@ impl Master {
                 context.tell(Event::Standing { node: *node, left_out: member.left_out() });
             }
             let is_counted = verdict == Verdict::Counted;
-            let learned = member.learned(&measured.estimate, is_counted, is_founder, context.clock.rate());
-            counted.extend(learned.map(|learned| (measured, learned)));
+            if let Some(learned) = member.learned(measured.rate, is_counted, is_founder, context.clock.rate()) {
+                sum.count(measured, learned);
+            }
         }
-        counted
+        sum.mean()
     }
 
     /// Takes the master's own clock to where the ensemble is; false when that is further than it may go. A submaster's is where it ought to be.
@@ -229,7 +232,7 @@ impl Master {
             Standing::Implausible
         };
         // Of itself it knows no error. As good as the best of the others, or `weighted` would hear nobody else.
-        let error_bound = measured.iter().map(|(_, member)| member.estimate.error_bound).min().unwrap_or(Span::ZERO);
+        let error_bound = measured.iter().map(|(_, member)| member.error_bound).min().unwrap_or(Span::ZERO);
         let weight = context.config.weight(context.config.node_id, None);
         Reading { offset: Offset::ZERO, error_bound, weight, standing }
     }
@@ -293,6 +296,7 @@ struct Agreed {
 }
 
 /// What the clocks that were averaged have in common.
+#[derive(Default)]
 struct Counted {
     /// How many, the master's own included.
     clocks: usize,
@@ -310,22 +314,22 @@ struct Counted {
 }
 
 impl Counted {
-    /// `own`: the master's own clock is counted. Each slave with what has been learned of its oscillator.
-    fn new<'a>(own: bool, slaves: impl Iterator<Item = (&'a Measured, Skew)>) -> Self {
-        let mut clocks = usize::from(own);
-        let (mut rate_change, mut error_bound, mut rate_error) = (Skew::ZERO, Span::ZERO, Skew::ZERO);
-        for (slave, learned) in slaves {
-            clocks += 1;
-            rate_change = rate_change + learned;
-            error_bound += slave.estimate.error_bound;
-            rate_error = rate_error + slave.estimate.skew_bound;
-        }
-        let parts = i64::try_from(clocks.max(1)).unwrap_or(i64::MAX);
+    /// Adds a slave, and what has been learned of its oscillator.
+    fn count(&mut self, slave: &Measured, learned: Skew) {
+        self.clocks += 1;
+        self.rate_change = self.rate_change + learned;
+        self.error_bound += slave.error_bound;
+        self.rate_error = self.rate_error + slave.rate.bound;
+    }
+
+    /// Of the sums of all.
+    fn mean(self) -> Self {
+        let parts = i64::try_from(self.clocks.max(1)).unwrap_or(i64::MAX);
         Self {
-            clocks,
-            rate_change: rate_change.part(parts),
-            error_bound: error_bound.part(parts),
-            rate_error: rate_error.part(parts),
+            clocks: self.clocks,
+            rate_change: self.rate_change.part(parts),
+            error_bound: self.error_bound.part(parts),
+            rate_error: self.rate_error.part(parts),
         }
     }
 }
@@ -333,7 +337,7 @@ impl Counted {
 /// How close clocks must be, and how well known, to count as agreeing in an ensemble that knows them this well. Of two the one that is known
 /// better decides.
 fn agreement(measured: &[(NodeId, Measured)]) -> Span {
-    let mut bounds: Vec<Span> = measured.iter().map(|(_, member)| member.estimate.error_bound).collect();
+    let mut bounds: Vec<Span> = measured.iter().map(|(_, member)| member.error_bound).collect();
     bounds.sort_unstable();
     let median = bounds.get(bounds.len().saturating_sub(1) / 2).copied().unwrap_or(Span::MAX);
     within(median)

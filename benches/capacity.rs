@@ -6,8 +6,9 @@
 //!
 //! Printed are medians: exchanges a second; exchanges for a second of the server's own CPU, which other programs of the machine do not take from it; both
 //! relative to the echo server with both stamps, turn by turn; and how long one takes that comes alone, from the call that asks to the one that brings the answer.
-//! In the last column answers are heard 25 µs after each other, as a master hears those of a large group: what each takes of the server's CPU then. Beside
-//! them stands a master of [`SLAVES`] real slaves (the fleet's): what it takes for a slave and round, in which it asks all at once, hears the answer
+//! In the column before the last answers are heard 25 µs after each other, as a master hears those of a large group: what each takes of the server's CPU then. In the
+//! last it is 20 ms, so that each finds the server asleep and its caches used by others, as in a small group.
+//! Beside the former stands a master of [`SLAVES`] real slaves (the fleet's): what it takes for a slave and round, in which it asks all at once, hears the answer
 //! and its stamp, and sends the correction, and is told its stamp. Like an echo it receives one datagram and sends one, each with its stamp. An echo's are in the
 //! caches when it sends them, and it knows nothing of who sends.
 //!
@@ -79,6 +80,9 @@ const STARTS: usize = 250;
 /// Exchanges of a turn that come one after the other, and how long after: as a large group answers its master.
 const PACED: usize = 500;
 const PACE: Span = Span::from_micros(25);
+/// Exchanges that come [`PATIENCE`] after each other, and in which turns: as a small group does not let its master sleep.
+const SELDOM: usize = 50;
+const SELDOM_TURNS: usize = 10;
 /// Of the master. More would need more open files than a process may have by default.
 const SLAVES: usize = 800;
 /// Rounds of the master, a second each, before it is measured, and while it is.
@@ -367,6 +371,17 @@ impl Generator {
         }
     }
 
+    /// Exchanges that find the server asleep.
+    fn seldom(&mut self, server: &Server) -> usize {
+        let exchange = |_| {
+            // Nobody has been asked: as long as for an answer that never comes.
+            let late = self.hear();
+            self.ask(server, 1);
+            late + self.hear()
+        };
+        (0..SELDOM).map(exchange).sum()
+    }
+
     /// How long one exchange takes when there is no other.
     fn alone(&mut self, server: &Server) -> Option<Span> {
         let start = self.clock.now();
@@ -459,21 +474,31 @@ struct Course {
     alone: Vec<f64>,
     /// CPU of one that came in its turn, in µs.
     paced: Vec<f64>,
+    /// CPU of one that came seldom, in µs.
+    seldom: Vec<f64>,
 }
 
 impl Course {
     fn print(&self, name: &str, base: &Self) {
         let ratio = |own: &[f64], base: &[f64]| median(own.iter().zip(base).map(|(one, other)| one / other).collect());
         println!(
-            "{name:30} {:7.1} {:11.1} {:13.2} {:9.2} {:9.1} {:9.1}",
+            "{name:30} {:7.1} {:11.1} {:13.2} {:9.2} {:9.1} {:9.1} {:10.1}",
             median(self.rates.clone()) / 1e3,
             median(self.of_cpu.clone()) / 1e3,
             ratio(&self.rates, &base.rates),
             ratio(&self.of_cpu, &base.of_cpu),
             median(self.alone.clone()),
             median(self.paced.clone()),
+            median(self.seldom.clone()),
         );
     }
+}
+
+/// CPU of a server for each of the exchanges that it answers in here, in µs.
+fn cpu_of_each(server: &Server, exchanges: impl FnOnce() -> usize) -> f64 {
+    let before = server.cpu();
+    let answered = exchanges();
+    (server.cpu() - before).as_secs_f64() * 1e6 / f64::from(u32::try_from(answered).unwrap())
 }
 
 fn main() {
@@ -514,9 +539,7 @@ fn main() {
             let before = server.cpu();
             let (answered, length) = generator.turn(server);
             let cpu = server.cpu() - before;
-            let before = server.cpu();
-            let paced = generator.paced(server);
-            let cpu_paced = server.cpu() - before;
+            let paced = cpu_of_each(server, || generator.paced(server));
             let alone = (0..ALONE).filter_map(|_| generator.alone(server)).map(|span| span.as_secs_f64() * 1e6);
             // The first warms up.
             if turn > 0 {
@@ -524,13 +547,16 @@ fn main() {
                 course.rates.push(answered / length.as_secs_f64());
                 course.of_cpu.push(answered / cpu.as_secs_f64());
                 course.alone.extend(alone);
-                course.paced.push(cpu_paced.as_secs_f64() * 1e6 / f64::from(u32::try_from(paced).unwrap()));
+                course.paced.push(paced);
+                if turn % SELDOM_TURNS == 0 {
+                    course.seldom.push(cpu_of_each(server, || generator.seldom(server)));
+                }
             }
         }
     }
     println!(
-        "{:30} {:>7} {:>11} {:>13} {:>9} {:>9} {:>9}",
-        "", "k/s", "k/s of CPU", "ratio to both", "of CPU", "alone, µs", "paced, µs"
+        "{:30} {:>7} {:>11} {:>13} {:>9} {:>9} {:>9} {:>10}",
+        "", "k/s", "k/s of CPU", "ratio to both", "of CPU", "alone, µs", "paced, µs", "seldom, µs"
     );
     let base = servers.iter().position(|server| server.name == Echo::ALL[3].0).unwrap();
     for (server, course) in servers.iter().zip(&courses) {

@@ -28,82 +28,36 @@
 //! **Bound.** Apart from the likely error, an error *bound*: `guarantee.rs` knows in which interval the true offset lies, and in which the true skew,
 //! whatever the asymmetry. A sample that contradicts these is no queue: a clock has jumped or a stamp is false.
 //!
+//! What an exchange says stands in `edge.rs`, what that makes of a belief in `belief.rs`, how several filters are one in `filters.rs`, the
+//! tail of the normal distribution in `normal.rs`. Here it is put together, sample by sample.
+//!
 //! Sources: assumed-density filtering after Maybeck 1979 and Minka 2001;
 //! interacting multiple models after Blom and Bar-Shalom 1988; the edge of exponential delays after Jeske 2005 (the joint maximum-likelihood line
 //! under both ways' samples, which this comes close to without keeping them).
+
+mod belief;
+mod edge;
+mod filters;
+mod normal;
 
 use std::num::NonZeroU32;
 
 use crate::exchange::{LARGEST_RATE, Sample};
 use crate::guarantee::{Guarantee, Likely, SIGMAS};
-use crate::time::{LocalTime, Offset, Skew, Span, to_single};
+use crate::time::{LocalTime, Offset, Skew, Span};
+use belief::Belief;
+use edge::{Edges, Limits, SHARPEST, Way};
+use filters::{Filters, Kept};
 
 /// The skew between two local clocks before anything is known, as a standard deviation: quartz oscillators are sold
 /// within 20 to 100 ppm of their frequency. Larger: the first second after a burst is noisier. Smaller: bad clocks take longer.
 const PRIOR_SKEW: f64 = 100e-6;
 
-/// A kind of clock and network.
-struct Kind {
-    /// Random walk of the skew, per square root of a second.
-    wander: f64,
-    /// How far the floor is blurred, in parts of the mean queueing.
-    blur: f64,
-}
-
-/// The kinds that are tried side by side. Two quartz oscillators at rest wander by about 1.4e-9 between them; temperature
-/// makes it ten times that, and the last sharp one follows a change by several ppm within seconds. Fewer kinds cost accuracy
-/// where none of them fits (up to a half with four); more cost memory, 40 bytes each.
-const KINDS: [Kind; 6] = [
-    Kind { wander: 1e-9, blur: 0.0 },
-    Kind { wander: 5e-9, blur: 0.0 },
-    Kind { wander: 25e-9, blur: 0.0 },
-    Kind { wander: 250e-9, blur: 0.0 },
-    Kind { wander: 2e-9, blur: 0.2 },
-    Kind { wander: 20e-9, blur: 0.2 },
-];
-
-/// No floor is sharper than this, in seconds: stamps are no better, and rounding would shake it.
-const SHARPEST: f64 = 100e-9;
-
-/// How often a clock changes its kind, per second. Larger: the mixture is broader than it need be. Smaller: a change is
-/// noticed later.
-const CHANGES: f64 = 3e-4;
-
-/// The same, per sample, so that no kind is ever ruled out for good.
-const LEAST_CHANGES: f64 = 1e-6;
-
-/// By this part the floor's variance grows with every sample, so that a network may change slowly.
-const FADING: f64 = 3e-3;
-
-/// A way that took so many times the mean queueing longer than its floor says nothing: the tail of real networks is not
-/// exponential, and what is left of an exponential there is 1 in 3,000.
-const OUTLYING: f64 = 8.0;
-
-/// No sample makes a kind less likely than by this factor's logarithm: one absurd one shall not decide.
-const LEAST_LIKELIHOOD: f64 = -40.0;
-
-/// No single edge makes a variance smaller than by this factor, or a false sample would be believed for ever.
-const LEAST_LEFT: f64 = 1.0 / 16.0;
-
 /// A delay by so many standard deviations less than the floor allows is a shorter path.
 const SHORTER_PATH: f64 = 10.0;
 
-/// A way has come near its floor when it took no longer than this part of the mean queueing more.
-const NEAR: f64 = 0.5;
-
 /// So many samples in a row with neither way near its floor are a longer path: e^(-NEAR) to the power of twice that, 4 in 100 billion.
 const NOT_NEAR: u8 = 24;
-
-/// Mean queueing is learned in steps of one part in the samples so far, and in so many at last. Larger: a network that becomes busy
-/// or quiet is noticed later. Smaller: it is noisier.
-const LEARNING: f64 = 100.0;
-
-/// Least mean queueing, in seconds, so that a network without any does not divide by zero.
-const LEAST_QUEUEING: f64 = 20e-9;
-
-/// The posterior is no Gaussian and the kinds are only a few: what they say of their own error is too little by up to this factor,
-/// as measured over many clocks and networks.
-const DOUBT: f64 = 1.5;
 
 /// What is known about one slave's local clock at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,110 +206,12 @@ impl Estimator {
     }
 }
 
-/// What a sample says, in seconds beyond a pivot.
-#[derive(Clone, Copy, Debug)]
-struct Edges {
-    /// Offset + floor lay below this, and the offset all the more.
-    request: Edge,
-    /// Floor - offset lay below this.
-    response: Edge,
-}
-
-/// What one way says: `sign` · offset + floor lay below `limit`.
-#[derive(Clone, Copy, Debug)]
-struct Edge {
-    sign: f64,
-    limit: f64,
-    /// So many seconds ago; negative for what is later.
-    age: f64,
-}
-
-impl Edges {
-    /// Seen from the instant `now`. The request was under way at t1 and the response at t4: when the slave takes its time, or one of the
-    /// ways does, the offset moves by microseconds in between.
-    fn new(sample: Sample, pivot: Offset, now: LocalTime) -> Self {
-        let (offset, half) = ((sample.offset.ahead() - pivot.ahead()).as_secs_f64(), sample.delay.as_secs_f64() / 2.0);
-        let (age, half_trip) = ((now - sample.at).as_secs_f64(), sample.round_trip.as_secs_f64() / 2.0);
-        Self {
-            request: Edge { sign: 1.0, limit: half + offset, age: age + half_trip },
-            response: Edge { sign: -1.0, limit: half - offset, age: age - half_trip },
-        }
-    }
-
-    /// Both limits as they are now. What the skew may be wrong by makes them lie further out, as a queue would.
-    fn now(&self, skew: f64, error: f64) -> Limits {
-        let moved = |edge: &Edge| edge.limit + edge.sign * skew * edge.age + SIGMAS * error * edge.age.abs();
-        Limits { request: moved(&self.request), response: moved(&self.response) }
-    }
-}
-
-impl Edge {
-    /// By how much what it limits lay below it.
-    fn missed(&self, belief: &Belief) -> f64 {
-        self.limit - self.sign * (belief.offset - self.age * belief.skew) - belief.floor
-    }
-}
-
-/// The limits of both ways at one instant.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    request: f64,
-    response: f64,
-}
-
-impl Limits {
-    /// Half the delay.
-    fn half(&self) -> f64 {
-        self.request.midpoint(self.response).max(SHARPEST)
-    }
-
-    fn delay(&self) -> Span {
-        Span::from_secs_f64(2.0 * self.half())
-    }
-}
-
-/// One of the two ways.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    /// Mean of what is added to the floor, in seconds.
-    queueing: f64,
-    /// Samples in a row that did not come near the floor (255: or more), and by how much the nearest of them missed it.
-    missed: f32,
-    not_near: u8,
-}
-
-impl Way {
-    fn new(queueing: f64) -> Self {
-        Self { queueing, not_near: 0, missed: 0.0 }
-    }
-
-    /// Notes by how much a sample missed the floor.
-    fn note(&mut self, missed: f64) {
-        if missed < NEAR * self.queueing {
-            self.not_near = 0;
-        } else {
-            let missed = to_single(missed);
-            self.missed = if self.not_near == 0 { missed } else { self.missed.min(missed) };
-            self.not_near = self.not_near.saturating_add(1);
-        }
-    }
-
-    /// Learns the mean queueing by its median, which one late sample moves no further than any other: half of an exponential's
-    /// samples lie above ln 2 times its mean.
-    fn learn(&mut self, missed: f64, samples: u32) {
-        let step = 1.0 / f64::from(samples).min(LEARNING);
-        let is_above = missed > std::f64::consts::LN_2 * self.queueing;
-        self.queueing *= if is_above { 1.0 + step } else { 1.0 - step };
-        self.queueing = self.queueing.max(LEAST_QUEUEING);
-    }
-}
-
 /// The filters of one slave, what is certain, and what is known of the path. At the newest sample.
 #[derive(Clone, Debug)]
 struct Tracker {
     /// What offsets are counted from; moves with them, so that they stay small numbers.
     pivot: Offset,
-    filters: [KeptFilter; KINDS.len()],
+    filters: Kept,
     guarantee: Guarantee,
     request: Way,
     response: Way,
@@ -371,7 +227,7 @@ impl Tracker {
         let belief = Belief::of(&limits, prior);
         Self {
             pivot: first.offset,
-            filters: Filters(KINDS.map(|_| (1.0 / KINDS_F64, belief))).kept(),
+            filters: Filters::all(belief).kept(),
             guarantee: Guarantee::new(first, (Skew::from_ratio(prior.skew), prior.most)),
             request: Way::new(limits.half() / 2.0),
             response: Way::new(limits.half() / 2.0),
@@ -392,7 +248,7 @@ impl Tracker {
 
     /// What is expected at so many seconds after the newest sample.
     fn expected(&self, elapsed: f64) -> Outlook {
-        let filters = Filters(self.filters.each_ref().map(KeptFilter::filter));
+        let filters = Filters::of(&self.filters);
         let known = filters.belief();
         let wander = filters.wander();
         let predicted = known.predicted(elapsed, wander);
@@ -482,332 +338,6 @@ struct Outlook {
     predicted: Belief,
     /// and what that says of the skew.
     likely: Likely,
-}
-
-/// One filter of each kind, with its weight; the weights add up to one.
-#[derive(Clone, Debug)]
-struct Filters([(f64, Belief); KINDS.len()]);
-
-impl Filters {
-    /// The mixture of all kinds.
-    fn belief(&self) -> Belief {
-        Belief::mixture(&self.0)
-    }
-
-    /// How the skew wanders, of all kinds together.
-    fn wander(&self) -> f64 {
-        let variances = self.0.iter().zip(&KINDS).map(|((weight, _), kind)| weight * kind.wander * kind.wander);
-        variances.sum::<f64>().sqrt()
-    }
-
-    /// Changes all beliefs alike.
-    fn change(&mut self, change: impl Fn(&mut Belief)) {
-        self.0.iter_mut().for_each(|(_, belief)| change(belief));
-    }
-
-    /// So many seconds pass. `known`: their mixture.
-    fn move_on(&mut self, known: &Belief, elapsed: f64) {
-        self.mix(known, elapsed);
-        for ((_, belief), kind) in self.0.iter_mut().zip(&KINDS) {
-            *belief = belief.predicted(elapsed, kind.wander);
-            belief.floor_variance *= 1.0 + FADING;
-        }
-    }
-
-    /// A part of the clocks changes its kind: every kind takes over as much of the mixture.
-    fn mix(&mut self, mixture: &Belief, elapsed: f64) {
-        let changes = CHANGES * elapsed + LEAST_CHANGES;
-        let part = changes / (1.0 + changes);
-        for (weight, belief) in &mut self.0 {
-            let came = part / KINDS_F64;
-            *weight = (1.0 - part) * *weight + came;
-            *belief = belief.mixed(mixture, came / *weight);
-        }
-    }
-
-    /// Cuts the beliefs at both edges, and weighs them by how likely they held these.
-    fn cut(&mut self, edges: &Edges, request: &Way, response: &Way) {
-        let mut likelihoods = [Scaled::ONE; KINDS.len()];
-        for (edge, way) in [(&edges.request, request), (&edges.response, response)] {
-            for (((_, belief), kind), likelihood) in self.0.iter_mut().zip(&KINDS).zip(&mut likelihoods) {
-                let (cut, likely) = belief.cut(edge, way.queueing, kind);
-                *belief = cut;
-                *likelihood = likelihood.times(likely);
-            }
-        }
-        let most = likelihoods.iter().map(|likelihood| likelihood.exponent).fold(f64::NEG_INFINITY, f64::max);
-        let mut total = 0.0;
-        for ((weight, _), likelihood) in self.0.iter_mut().zip(likelihoods) {
-            *weight *= likelihood.factor * libm::exp(likelihood.exponent - most);
-            total += *weight;
-        }
-        self.0.iter_mut().for_each(|(weight, _)| *weight /= total);
-    }
-
-    /// As it is kept until the next sample.
-    fn kept(&self) -> [KeptFilter; KINDS.len()] {
-        self.0.each_ref().map(KeptFilter::new)
-    }
-}
-
-/// A positive number that may be too small for a float: `factor` times e to the power of `exponent`.
-#[derive(Clone, Copy, Debug)]
-struct Scaled {
-    factor: f64,
-    exponent: f64,
-}
-
-impl Scaled {
-    const ONE: Self = Self { factor: 1.0, exponent: 0.0 };
-
-    fn times(self, other: Self) -> Self {
-        Self { factor: self.factor * other.factor, exponent: self.exponent + other.exponent }
-    }
-}
-
-/// A filter and its weight in half the space. What is computed with is twice as precise; what is kept is right to a part in 16 million,
-/// of numbers that are small: the offset is counted from a pivot that follows it.
-#[derive(Clone, Copy, Debug)]
-struct KeptFilter {
-    weight: f32,
-    means: [f32; 3],
-    covariances: [f32; 6],
-}
-
-impl KeptFilter {
-    fn new((weight, belief): &(f64, Belief)) -> Self {
-        let Belief { offset, skew, floor, .. } = *belief;
-        let covariances = [
-            belief.offset_variance,
-            belief.offset_skew,
-            belief.offset_floor,
-            belief.skew_variance,
-            belief.skew_floor,
-            belief.floor_variance,
-        ];
-        Self {
-            weight: to_single(*weight),
-            means: [offset, skew, floor].map(to_single),
-            covariances: covariances.map(to_single),
-        }
-    }
-
-    fn filter(&self) -> (f64, Belief) {
-        let [offset, skew, floor] = self.means.map(f64::from);
-        let [offset_variance, offset_skew, offset_floor, skew_variance, skew_floor, floor_variance] =
-            self.covariances.map(f64::from);
-        let belief = Belief {
-            offset,
-            skew,
-            floor,
-            offset_variance,
-            offset_skew,
-            offset_floor,
-            skew_variance,
-            skew_floor,
-            floor_variance,
-        };
-        (self.weight.into(), belief)
-    }
-}
-
-/// [`KINDS`]`.len()` as a float.
-const KINDS_F64: f64 = 6.0;
-const _: () = assert!(KINDS.len() == 6);
-
-/// A Gaussian over offset (seconds beyond the pivot), skew (a ratio) and floor (seconds): means and covariance.
-#[derive(Clone, Copy, Debug)]
-struct Belief {
-    offset: f64,
-    skew: f64,
-    floor: f64,
-    offset_variance: f64,
-    offset_skew: f64,
-    offset_floor: f64,
-    skew_variance: f64,
-    skew_floor: f64,
-    floor_variance: f64,
-}
-
-impl Belief {
-    /// From one exchange alone, and what is expected of the skew: half of what it took may have been queueing, in unknown shares.
-    fn of(limits: &Limits, prior: Prior) -> Self {
-        let half = limits.half();
-        let variance = half * half / 4.0;
-        Self {
-            offset: (limits.request - limits.response) / 2.0,
-            skew: prior.skew,
-            floor: 0.75 * half,
-            offset_variance: variance,
-            offset_skew: 0.0,
-            offset_floor: 0.0,
-            skew_variance: prior.error * prior.error,
-            skew_floor: 0.0,
-            floor_variance: variance,
-        }
-    }
-
-    /// Its own skew, offset and floor of another.
-    fn with_offset_of(&self, other: &Self) -> Self {
-        Self { skew: self.skew, skew_variance: self.skew_variance, ..*other }
-    }
-
-    /// Standard error of the offset.
-    fn offset_error(&self) -> f64 {
-        DOUBT * self.offset_variance.max(0.0).sqrt()
-    }
-
-    /// Standard error of the skew.
-    fn skew_error(&self) -> f64 {
-        DOUBT * self.skew_variance.max(0.0).sqrt()
-    }
-
-    /// At another instant, by the model alone. Backwards only the means move, the uncertainty grows all the same.
-    fn predicted(&self, elapsed: f64, wander: f64) -> Self {
-        let (age, wander) = (elapsed.abs(), wander * wander);
-        Self {
-            offset: self.offset + self.skew * elapsed,
-            offset_variance: self.offset_variance
-                + 2.0 * elapsed * self.offset_skew
-                + elapsed * elapsed * self.skew_variance
-                + wander * age * age * age / 3.0,
-            offset_skew: self.offset_skew + elapsed * self.skew_variance + wander * elapsed * age / 2.0,
-            offset_floor: self.offset_floor + elapsed * self.skew_floor,
-            skew_variance: self.skew_variance + wander * age,
-            ..*self
-        }
-    }
-
-    /// After one way: `sign` · offset + floor lay below the edge, by an exponential number of mean `queueing`. With how likely that was. The offset at the edge's own instant is offset - age · skew, so that the edge says of the skew what it says.
-    ///
-    /// A Gaussian N(m, v) times exp(x / q) is N(m + v/q, v) with another weight: the edge cuts that off. Mean and variance of what is left
-    /// follow from λ = φ(β)/Φ(β) at the cut β: m + v/q - sλ and v (1 - βλ - λ²).
-    fn cut(&self, edge: &Edge, queueing: f64, kind: &Kind) -> (Self, Scaled) {
-        let Edge { sign, age, .. } = *edge;
-        // Covariance of each of the three with the sum that is cut.
-        let offset = sign * (self.offset_variance - age * self.offset_skew) + self.offset_floor;
-        let skew = sign * (self.offset_skew - age * self.skew_variance) + self.skew_floor;
-        let floor = sign * (self.offset_floor - age * self.skew_floor) + self.floor_variance;
-        let blur = SHARPEST + kind.blur * queueing;
-        let strayed = kind.wander * kind.wander * age.abs() * age * age / 3.0;
-        // What is left of rounding may be negative, where a floor of milliseconds is known to nanoseconds.
-        let variance = (sign * (offset - age * skew) + floor).max(0.0) + strayed + blur * blur;
-        let error = variance.sqrt();
-        let missed = edge.missed(self);
-        if missed > OUTLYING * queueing + SIGMAS * error {
-            return (*self, Scaled { exponent: -OUTLYING, ..Scaled::ONE });
-        }
-        // Divisions take most of the time: there are no more than needed.
-        let (sharpness, rate) = (1.0 / error, 1.0 / queueing);
-        let pulled = variance * rate;
-        let place = (missed - pulled) * sharpness;
-        let (hazard, below) = tail(place);
-        let moved = rate - hazard * sharpness;
-        let left = (1.0 - place * hazard - hazard * hazard).max(LEAST_LEFT);
-        let shrunk = (1.0 - left) * sharpness * sharpness;
-        let likely = below.times(Scaled { exponent: (pulled / 2.0 - missed) * rate, ..Scaled::ONE });
-        let belief = Self {
-            offset: self.offset + offset * moved,
-            skew: self.skew + skew * moved,
-            floor: self.floor + floor * moved,
-            offset_variance: self.offset_variance - offset * offset * shrunk,
-            offset_skew: self.offset_skew - offset * skew * shrunk,
-            offset_floor: self.offset_floor - offset * floor * shrunk,
-            skew_variance: self.skew_variance - skew * skew * shrunk,
-            skew_floor: self.skew_floor - skew * floor * shrunk,
-            floor_variance: self.floor_variance - floor * floor * shrunk,
-        };
-        (belief, Scaled { exponent: likely.exponent.max(LEAST_LIKELIHOOD), ..likely })
-    }
-
-    /// The mixture of this and a `part` of another.
-    fn mixed(&self, other: &Self, part: f64) -> Self {
-        let (offset, skew, floor) = (other.offset - self.offset, other.skew - self.skew, other.floor - self.floor);
-        let apart = 1.0 - part;
-        let between = |own: f64, others: f64, product: f64| own + part * (others - own + apart * product);
-        Self {
-            offset: self.offset + part * offset,
-            skew: self.skew + part * skew,
-            floor: self.floor + part * floor,
-            offset_variance: between(self.offset_variance, other.offset_variance, offset * offset),
-            offset_skew: between(self.offset_skew, other.offset_skew, offset * skew),
-            offset_floor: between(self.offset_floor, other.offset_floor, offset * floor),
-            skew_variance: between(self.skew_variance, other.skew_variance, skew * skew),
-            skew_floor: between(self.skew_floor, other.skew_floor, skew * floor),
-            floor_variance: between(self.floor_variance, other.floor_variance, floor * floor),
-        }
-    }
-
-    /// The Gaussian with the mean and the covariance of a mixture. The weights add up to one.
-    fn mixture(parts: &[(f64, Self)]) -> Self {
-        let mean = |of: fn(&Self) -> f64| parts.iter().map(|(weight, part)| weight * of(part)).sum::<f64>();
-        let (offset, skew, floor) = (mean(|p| p.offset), mean(|p| p.skew), mean(|p| p.floor));
-        let covariance = |of: fn(&Self, [f64; 3]) -> f64| {
-            let term = |(weight, part): &(f64, Self)| {
-                weight * of(part, [part.offset - offset, part.skew - skew, part.floor - floor])
-            };
-            parts.iter().map(term).sum::<f64>()
-        };
-        Self {
-            offset,
-            skew,
-            floor,
-            offset_variance: covariance(|part, [offset, _, _]| part.offset_variance + offset * offset),
-            offset_skew: covariance(|part, [offset, skew, _]| part.offset_skew + offset * skew),
-            offset_floor: covariance(|part, [offset, _, floor]| part.offset_floor + offset * floor),
-            skew_variance: covariance(|part, [_, skew, _]| part.skew_variance + skew * skew),
-            skew_floor: covariance(|part, [_, skew, floor]| part.skew_floor + skew * floor),
-            floor_variance: covariance(|part, [_, _, floor]| part.floor_variance + floor * floor),
-        }
-    }
-}
-
-/// Logarithm of the root of 2π: what the normal density is divided by.
-const LN_ROOT_TAU: f64 = 0.918_938_533_204_672_7;
-
-/// Of the standard normal distribution: density divided by the probability of less, at `x`, and that probability.
-fn tail(x: f64) -> (f64, Scaled) {
-    let density_logarithm = -0.5 * x * x - LN_ROOT_TAU;
-    let ratio = mills(x.abs());
-    if x < 0.0 {
-        return (1.0 / ratio, Scaled { factor: ratio, exponent: density_logarithm });
-    }
-    let density = libm::exp(density_logarithm);
-    let below = 1.0 - density * ratio;
-    (density / below, Scaled { factor: below, exponent: 0.0 })
-}
-
-/// Mills' ratio of the standard normal distribution: the probability of more than `x`, which is not negative, divided by the density there.
-///
-/// Far out it is Laplace's continued fraction, of which six steps are right to a part in a million. Nearer it is the quotient of two polynomials, right to 4
-/// parts in 10^12 (coefficients by Lawson's method). No exponential is needed for it, of which an error function has one.
-fn mills(x: f64) -> f64 {
-    if x > 6.0 {
-        return 1.0 / (1..=6).rev().fold(x, |below, step| x + f64::from(step) / below);
-    }
-    let above = [
-        1.253_314_137_311_635,
-        1.183_240_635_423_432_5,
-        0.551_865_762_971_519_7,
-        0.147_370_085_329_054_9,
-        0.022_349_765_809_598_24,
-        0.001_550_480_970_870_759,
-    ];
-    let below = [
-        1.0,
-        1.741_973_995_153_761_1,
-        1.330_219_335_084_894,
-        0.573_920_254_642_210_3,
-        0.148_943_242_657_402_46,
-        0.022_348_670_810_938_477,
-        0.001_550_505_910_071_305_8,
-    ];
-    polynomial(above, x) / polynomial(below, x)
-}
-
-/// Coefficients from the constant one on.
-fn polynomial<const N: usize>(coefficients: [f64; N], x: f64) -> f64 {
-    coefficients.into_iter().rfold(0.0, |sum, next| sum * x + next)
 }
 
 #[cfg(test)]
@@ -1153,28 +683,6 @@ mod tests {
         for estimator in [ordered, shuffled] {
             let estimate = estimator.estimate(end).expect("400 samples");
             assert!(estimate.offset.distance(truth(399)) < Span::from_micros(8), "{}", estimate.offset);
-        }
-    }
-
-    #[test]
-    fn the_tail_of_the_normal_distribution_is_right() {
-        let logarithm = |probability: Scaled| libm::log(probability.factor) + probability.exponent;
-        for (x, hazard, below) in
-            [(0.0, 0.797_884_56, 0.5_f64), (2.0, 0.055_247_862, 0.977_249_87), (-3.0, 3.283_098_7, 1.349_898e-3)]
-        {
-            let found = tail(x);
-            assert!((found.0 - hazard).abs() < 1e-6 * hazard, "{x}: {found:?}");
-            assert!((logarithm(found.1) - below.ln()).abs() < 1e-6, "{x}: {found:?}");
-        }
-        // By an error function, on either side of where both ways of computing it meet.
-        for tenth in -80..=80 {
-            let x = f64::from(tenth) / 10.0;
-            let below = 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);
-            let hazard = libm::exp(-0.5 * x * x - LN_ROOT_TAU) / below;
-            let (found, probability) = tail(x);
-            let tolerance = if x < -6.0 { 1e-6 } else { 1e-11 };
-            assert!((found - hazard).abs() <= tolerance * hazard, "{x}: {found}, not {hazard}");
-            assert!((logarithm(probability) - libm::log(below)).abs() <= tolerance, "{x}: {probability:?}");
         }
     }
 

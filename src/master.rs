@@ -45,7 +45,7 @@ use crate::election::{Rank, Strength, has_slept};
 use crate::identity::{Incarnation, NodeId, Round, Term};
 use crate::member::{Member, Peer};
 use crate::protocol::{Announce, Claim, Heartbeat, Join, Merit, Message, Successors};
-use crate::time::{LocalTime, Span};
+use crate::time::{LocalTime, Skew, Span};
 use crate::timers::{Throttle, Timers};
 use crate::unanswered::{Asked, Unanswered};
 
@@ -177,6 +177,9 @@ pub struct Master {
     superior: Option<Superior>,
     /// Submaster: how often the clock of the domain above had been corrected when this one was put there last.
     followed: Option<u32>,
+    /// By how much the ensemble's rate is likely to change at most, as more is learned of the oscillators that were averaged last. Whoever is cut
+    /// off does not hear of it.
+    unlearned: Skew,
     has_quorum: bool,
     ending: Option<Ending>,
 }
@@ -226,6 +229,7 @@ impl Master {
             inherits: None,
             superior: None,
             followed: None,
+            unlearned: Skew::ZERO,
             has_quorum: true,
             ending: None,
         }

@@ -163,6 +163,41 @@ fn a_slave_of_whom_little_is_known_does_not_draw_the_ensemble_along() {
     }
 }
 
+/// Found by the fuzz target `network`: the rate of a newcomer is known to some ppm when it is first averaged, and what is learned of it afterwards
+/// moves the ensemble's. Who is cut off meanwhile does not hear of it, and stood outside its bound.
+#[test]
+fn who_is_cut_off_while_a_newcomers_rate_is_learned_stays_within_its_bound() {
+    const MASTER: usize = 0;
+    const CUT_OFF: usize = 1;
+    for (start, pause) in [(5, 100), (6, 120), (13, 260)] {
+        let mut network = Network::new();
+        for _ in 0..start {
+            network.dice.roll(2);
+        }
+        let config = |role, number| NodeConfig { group: Some(group()), ..NodeConfig::new(NodeId::new(number), role) };
+        network.start(config(Role::Master, 1), Fault::default());
+        network.start(config(Role::Slave, 2), Fault { drift: Skew::from_ppm(3), ..Fault::default() });
+        network.run_until(Span::from_secs(600));
+        network.start(config(Role::Slave, 3), Fault { drift: Skew::from_ppm(-40), ..Fault::default() });
+        let is_counted = |event: &Event| matches!(event, Event::Standing { node, left_out: None } if node.get() == 3);
+        while !network.members[MASTER].events.iter().any(is_counted) {
+            network.run_for(Span::from_millis(10));
+            assert!(network.now < Span::from_secs(610), "the newcomer is never averaged");
+        }
+        network.run_for(Span::from_millis(pause));
+        network.pause(CUT_OFF);
+        network.run_for(Span::from_secs(70));
+        let bound = |index: usize| {
+            let member = &network.members[index];
+            member.node.clock().error_bound(member.local(network.now))
+        };
+        let apart = (network.error(CUT_OFF) - network.error(MASTER)).abs();
+        let stated = bound(CUT_OFF) + bound(MASTER);
+        assert!(apart > Span::from_micros(200), "the newcomer's rate was known: {apart}");
+        assert!(apart <= stated, "{apart} apart, and they say {stated}");
+    }
+}
+
 /// Found by the fuzz target `network`: a new master that counted nobody but itself said that it knew the rate of the ensemble exactly. It promised that
 /// to the heirs, and bounds that were made of it did not hold.
 #[test]

@@ -78,6 +78,7 @@ impl Master {
         let average = context.config.average;
         let ensemble = average.of(&self.readings(context, own, measured, is_misled, closest), gamma, is_founded)?;
         let counted = self.judge(context, measured, &ensemble, gamma);
+        self.unlearned = counted.unlearned;
         // Who counts nobody but itself has not learned where the ensemble is: it knows that as well as before. Or a new master that
         // finds newcomers only would claim to be right on what the others still take for the ensemble's time.
         // (Below a submaster nobody else ever counts, and what it does not know is in each entry already.)
@@ -249,7 +250,7 @@ impl Master {
     ) -> Option<Entry> {
         let entry = self.members.get(&node)?.entry(measured, ensemble, ensemble_rate)?;
         let (error_bound, rate_error) = context.inherited_error(now);
-        let rate_error = (entry.rate_error + rate_error).clamped(Skew::MAX);
+        let rate_error = (entry.rate_error + rate_error + self.unlearned).clamped(Skew::MAX);
         Some(Entry { error_bound: entry.error_bound + error_bound, rate_error, ..entry })
     }
 
@@ -311,6 +312,8 @@ struct Counted {
     error_bound: Span,
     /// How far the rate can be wrong.
     rate_error: Skew,
+    /// By how much it is likely to change at most, as more is learned of the counted oscillators.
+    unlearned: Skew,
 }
 
 impl Counted {
@@ -320,6 +323,7 @@ impl Counted {
         self.rate_change = self.rate_change + learned;
         self.error_bound += slave.error_bound;
         self.rate_error = self.rate_error + slave.rate.bound;
+        self.unlearned = self.unlearned + slave.rate.error;
     }
 
     /// Of the sums of all.
@@ -330,6 +334,7 @@ impl Counted {
             rate_change: self.rate_change.part(parts),
             error_bound: self.error_bound.part(parts),
             rate_error: self.rate_error.part(parts),
+            unlearned: self.unlearned.part(parts),
         }
     }
 }
